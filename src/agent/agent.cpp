@@ -1,0 +1,179 @@
+#include "agent/agent.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <sys/timerfd.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+
+#include "agent/sys.h"
+
+namespace hutch::agent {
+namespace {
+
+void drain(int fd, size_t record_bytes) {
+  char records[1024];
+  while (read(fd, records, sizeof records / record_bytes * record_bytes) > 0) {
+  }
+}
+
+/// Of two times, where 0 means never.
+uint64_t earlier(uint64_t a, uint64_t b) {
+  if (a == 0 || b == 0) return std::max(a, b);
+  return std::min(a, b);
+}
+
+}  // namespace
+
+bool Agent::open(const Inherited& inherited) {
+  services_.inherited = inherited;
+  for (const int fd : {kHostInFd, kHostOutFd}) {
+    const int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0) return false;
+  }
+  constexpr int kPipeBytes = 1 << 20;
+  (void)fcntl(kHostOutFd, F_SETPIPE_SZ, kPipeBytes);  // fewer switches between the two ends; may be refused
+
+  sigset_t child_ended;
+  sigemptyset(&child_ended);
+  sigaddset(&child_ended, SIGCHLD);
+  signal_fd_ = signalfd(-1, &child_ended, SFD_CLOEXEC | SFD_NONBLOCK);
+  timer_fd_ = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
+  orphan_at_ms_ = now_ms() + orphan_ttl_ms_;
+  return poller_.open() && poller_.watch(kHostInFd, EPOLLIN, Source::host_in) &&
+         poller_.watch(kHostOutFd, EPOLLOUT, Source::host_out) &&
+         poller_.watch(signal_fd_, EPOLLIN, Source::signals) &&
+         poller_.watch(timer_fd_, EPOLLIN, Source::timer);
+}
+
+void Agent::run() {
+  epoll_event events[64];
+  for (;;) {
+    arm_timer();
+    const int count = poller_.wait(events, 64, !work_left());
+    for (int i = 0; i < count; ++i) on_event(events[i]);
+    if (child_ended_) reap_children();
+    if (!on_time()) return;
+    serve_host();
+    serve_streams();
+    channel_.flush();
+  }
+}
+
+/// Whether another round has something to do without a new event.
+bool Agent::work_left() const {
+  if (host_readable_ && channel_.has_room()) return true;
+  return host_present_ && channel_.idle() && !turns_.empty();
+}
+
+void Agent::on_event(const epoll_event& event) {
+  const size_t index = Poller::index(event);
+  switch (const Source source = Poller::source(event)) {
+    case Source::host_in:
+      host_readable_ = true;
+      break;
+    case Source::host_out:
+      channel_.flush();
+      break;
+    case Source::signals:
+      child_ended_ = true;
+      break;
+    case Source::timer:
+      drain(timer_fd_, sizeof(uint64_t));
+      break;
+    case Source::file:
+      files_.on_event(index, services_);
+      break;
+    default:
+      commands_.at(index).on_event(source, services_);
+  }
+}
+
+bool Agent::knows(pid_t pid) const {
+  return commands_.has_supervisor(pid) || files_.has_worker(pid);
+}
+
+void Agent::reap_children() {
+  child_ended_ = false;
+  drain(signal_fd_, sizeof(signalfd_siginfo));
+  for (;;) {
+    int status = 0;
+    const pid_t pid = retry_eintr([&] { return waitpid(-1, &status, WNOHANG | WUNTRACED); });
+    if (pid <= 0) return;
+    if (WIFSTOPPED(status)) {
+      // Nothing of ours stops by itself: a command stopped its supervisor.
+      if (knows(pid)) (void)kill(pid, SIGCONT);
+      continue;
+    }
+    const bool ours = commands_.on_reaped(pid, status, services_) || files_.on_reaped(pid);
+    if (!ours) commands_.on_stray_reaped(pid, status);
+    if (!ours || WIFSIGNALED(status)) strays_.expect(now_ms());
+  }
+}
+
+/// False when the sandbox has to end.
+bool Agent::on_time() {
+  const uint64_t now = now_ms();
+  if (ends_at_ms_ != 0 && now >= ends_at_ms_) return false;
+  if (orphan_at_ms_ != 0 && now >= orphan_at_ms_) return false;
+  commands_.end_overdue(now);
+  if (strays_.due_at_ms() != 0 && now >= strays_.due_at_ms() && strays_.sweep(*this, now)) {
+    commands_.on_strays_gone(services_);
+  }
+  return true;
+}
+
+void Agent::arm_timer() {
+  uint64_t next = earlier(ends_at_ms_, orphan_at_ms_);
+  next = earlier(next, commands_.deadline_ms());
+  next = earlier(next, strays_.due_at_ms());
+  if (next == armed_for_ms_) return;
+  armed_for_ms_ = next;
+  itimerspec when{};
+  when.it_value.tv_sec = static_cast<time_t>(next / 1000);
+  when.it_value.tv_nsec = static_cast<long>(next % 1000 * 1'000'000);
+  timerfd_settime(timer_fd_, TFD_TIMER_ABSTIME, &when, nullptr);
+}
+
+void Agent::serve_host() {
+  constexpr int kFramesAtOnce = 32;  // then the streams have their turns
+  for (int i = 0; i < kFramesAtOnce && host_readable_ && channel_.has_room(); ++i) {
+    Frame frame;
+    switch (channel_.receive(frame)) {
+      case Channel::Received::frame:
+        on_frame(frame);
+        break;
+      case Channel::Received::nothing:
+        host_readable_ = false;
+        break;
+      case Channel::Received::host_lost:
+        host_readable_ = false;
+        on_host_lost();
+    }
+  }
+}
+
+void Agent::serve_streams() {
+  constexpr int kTurnsAtOnce = 64;  // then the host is listened to
+  // Without a host output stays in the pipes: commands wait for the next one, and nothing is lost.
+  for (int i = 0; i < kTurnsAtOnce && host_present_ && !turns_.empty(); ++i) {
+    channel_.flush();
+    if (!channel_.idle()) return;
+    const size_t party = turns_.take();
+    if (party < kMaxCommands)
+      commands_.at(party).take_turn(services_);
+    else
+      files_.take_turn(party - kMaxCommands, services_);
+  }
+}
+
+void Agent::on_host_lost() {
+  if (!host_present_) return;
+  host_present_ = false;
+  orphan_at_ms_ = now_ms() + orphan_ttl_ms_;
+  files_.drop_all();
+}
+
+}  // namespace hutch::agent

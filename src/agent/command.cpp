@@ -1,0 +1,261 @@
+#include "agent/command.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "agent/sys.h"
+
+namespace hutch::agent {
+namespace {
+
+constexpr uint64_t kSupervisorSlackMs = 1000;  // after the grace, before PID 1 does it itself
+
+size_t bytes_waiting(int fd) {
+  int count = 0;
+  return fd >= 0 && ioctl(fd, FIONREAD, &count) == 0 ? static_cast<size_t>(count) : 0;
+}
+
+}  // namespace
+
+void Command::on_event(Source source, Services& services) {
+  if (!live()) return;  // of a descriptor that was closed in the same round
+  if (source == Source::control) control_ready_ = true;
+  if (source == Source::out) outputs_[0].ready = true;
+  if (source == Source::err) outputs_[1].ready = true;
+  if (source == Source::input) input_.pump();
+  services.turns.add(index_);
+}
+
+void Command::on_supervisor_gone(bool killed, Services& services) {
+  supervisor_ = -1;
+  deadline_ms_ = 0;
+  if (phase_ == Phase::over) phase_ = Phase::free;
+  if (!live()) return;
+  lost_ = killed;
+  control_ready_ = true;
+  services.turns.add(index_);
+}
+
+void Command::on_main_reaped(int status) {
+  if (main_ended_) return;
+  main_ended_ = true;
+  ended_ = {Report::Kind::ended, status};
+}
+
+void Command::on_strays_gone(Services& services) {
+  if (!live() || !lost_) return;
+  strays_gone_ = true;
+  services.turns.add(index_);
+}
+
+/// After the last report is read: what the supervisor could not say any more.
+void Command::finish_lost() {
+  // Killed before it could say that the command runs: that was so, under a number we do not know.
+  if (phase_ == Phase::starting) {
+    phase_ = Phase::running;
+    announce_ = true;
+    main_ = 0;
+  }
+  if (!main_ended_) ended_ = {Report::Kind::ended, SIGKILL};  // as a wait status: ended by signal 9
+  ended_.left_running = 0;
+  main_ended_ = tree_gone_ = true;
+  begin_drain();
+}
+
+void Command::read_reports(Services& services) {
+  struct {
+    Report report;
+    char text[kMaxReportText];
+  } message;
+  while (live() && control_ready_) {
+    const auto size =
+        retry_eintr([&] { return recv(control_.get(), &message, sizeof message, MSG_DONTWAIT); });
+    if (size < static_cast<ssize_t>(sizeof(Report))) {
+      control_ready_ = false;
+      return;
+    }
+    on_report(message.report, {message.text, static_cast<size_t>(size) - sizeof(Report)}, services);
+  }
+}
+
+void Command::on_report(const Report& report, std::string_view text, Services& services) {
+  switch (report.kind) {
+    case Report::Kind::started:
+      main_ = report.value;
+      phase_ = Phase::running;
+      announce_ = true;
+      break;
+    case Report::Kind::failed:
+      services.channel.send_failed(stream_, report.value, text);
+      release();
+      return;
+    case Report::Kind::ended:
+      ended_ = report;
+      main_ended_ = true;
+      begin_drain();
+      break;
+    case Report::Kind::gone:
+      tree_gone_ = true;
+      begin_drain();
+      break;
+  }
+  services.turns.add(index_);
+}
+
+/// What is in the pipes now is the answer. Waiting for the end of the file instead would hang on any
+/// process that keeps the pipe; waiting for an empty pipe would never end behind `yes &`.
+void Command::begin_drain() {
+  for (Output& output : outputs_) {
+    output.owed = bytes_waiting(output.fd.get());
+    if (output.owed > 0) output.ready = true;
+  }
+}
+
+bool Command::can_relay(const Output& output) const {
+  if (!output.fd || !output.ready) return false;
+  if (phase_ == Phase::exited) return true;  // to the log only, without credit
+  return credit_ > 0 && (!main_ended_ || output.owed > 0);
+}
+
+/// True when the pipe had something to say.
+bool Command::relay(Output& output, Services& services) {
+  const bool send = phase_ != Phase::exited;
+  size_t limit = wire::kDataChunk;
+  if (send) limit = std::min<size_t>(limit, credit_);
+  if (output.owed > 0) limit = std::min(limit, output.owed);
+  char* space = services.channel.chunk_space();
+  const ssize_t count = retry_eintr([&] { return read(output.fd.get(), space, limit); });
+  if (count <= 0) {
+    output.ready = false;
+    output.owed = 0;
+    if (count == 0) output.fd.reset();
+    return false;
+  }
+  const auto size = static_cast<size_t>(count);
+  log_.append({space, size});
+  output.owed -= std::min(output.owed, size);
+  if (!send) return true;
+  credit_ -= static_cast<uint32_t>(size);
+  services.channel.send_filled(wire::Type::output, stream_, size, &output == &outputs_[1] ? 1 : 0);
+  return true;
+}
+
+void Command::take_turn(Services& services) {
+  if (!live()) return;
+  read_reports(services);
+  if (live() && lost_ && strays_gone_ && !tree_gone_) finish_lost();
+  if (!live() || phase_ == Phase::starting) return;
+  if (announce_) send_started(services);
+  send_credit(services);
+  for (int tries = 0; tries < 2; ++tries) {
+    Output& output = outputs_[next_output_];
+    next_output_ = 1 - next_output_;
+    if (can_relay(output) && relay(output, services)) break;
+  }
+  if (phase_ == Phase::running && main_ended_ && drained() && (!lost_ || tree_gone_)) {
+    send_exited(services);
+    phase_ = Phase::exited;
+    if (tree_gone_) begin_drain();  // came since: for the log
+  }
+  if (phase_ == Phase::exited && tree_gone_ && drained()) {
+    services.channel.send(wire::Type::tree_gone, stream_);
+    return release();
+  }
+  const bool more = can_relay(outputs_[0]) || can_relay(outputs_[1]);
+  if (more) services.turns.add(index_);
+}
+
+void Command::reattach(Services& services) {
+  if (!live()) return;
+  credit_ = wire::kWindow;
+  announce_ = phase_ != Phase::starting;
+  input_.restart_credit();
+  services.turns.add(index_);
+}
+
+void Command::send_started(Services& services) {
+  announce_ = false;
+  services.channel.send(wire::Type::started, stream_,
+                        wire::Started{static_cast<uint32_t>(main_), log_.bytes()});
+  if (phase_ == Phase::exited) send_exited(services);  // the host before may have died with it unread
+}
+
+void Command::send_credit(Services& services) {
+  if (phase_ == Phase::exited) return;
+  if (const uint32_t bytes = input_.take_credit(); bytes > 0) {
+    services.channel.send(wire::Type::credit, stream_, wire::Credit{bytes});
+  }
+}
+
+void Command::send_exited(Services& services) {
+  wire::Exited exited;
+  if (WIFEXITED(ended_.value))
+    exited.exit_code = WEXITSTATUS(ended_.value);
+  else
+    exited.signal = static_cast<uint32_t>(WTERMSIG(ended_.value));
+  exited.left_running = ended_.left_running;
+  exited.cpu_us = ended_.cpu_us;
+  exited.max_rss_kib = ended_.max_rss_kib;
+  exited.log_bytes = log_.bytes();
+  exited.flags = lost_ ? wire::Exited::kSupervisorLost : 0;
+  services.channel.send(wire::Type::exited, stream_, exited);
+}
+
+void Command::add_input(std::string_view bytes, Services& services) {
+  input_.add(bytes);
+  services.turns.add(index_);
+}
+
+void Command::end_input(Services& services) {
+  input_.end();
+  services.turns.add(index_);
+}
+
+void Command::add_credit(uint32_t bytes, Services& services) {
+  // A host that gives more than it was sent gains nothing by it.
+  credit_ = static_cast<uint32_t>(std::min<uint64_t>(uint64_t{credit_} + bytes, wire::kWindow));
+  services.turns.add(index_);
+}
+
+void Command::order(Order::Kind kind, uint32_t value) {
+  if (supervisor_ <= 0) return;
+  const Order message{kind, value};
+  // What runs inside may have stopped it; the socket keeps the order until it runs.
+  (void)kill(supervisor_, SIGCONT);
+  (void)retry_eintr(
+      [&] { return send(control_.get(), &message, sizeof message, MSG_DONTWAIT | MSG_NOSIGNAL); });
+}
+
+void Command::end_tree(uint32_t grace_ms) {
+  order(Order::Kind::end_tree, grace_ms);
+  const uint64_t deadline = now_ms() + grace_ms + kSupervisorSlackMs;
+  if (supervisor_ > 0) deadline_ms_ = deadline_ms_ == 0 ? deadline : std::min(deadline_ms_, deadline);
+}
+
+void Command::signal(uint32_t number) {
+  if (number > 0 && number < static_cast<uint32_t>(NSIG)) order(Order::Kind::signal, number);
+}
+
+void Command::on_deadline() {
+  deadline_ms_ = 0;
+  if (supervisor_ > 0) (void)kill(supervisor_, SIGKILL);  // its tree becomes strays of PID 1
+}
+
+void Command::release() {
+  const pid_t unreaped = supervisor_;
+  control_.reset();
+  for (Output& output : outputs_) output = Output();
+  input_.close();
+  log_.close();
+  *this = Command();
+  supervisor_ = unreaped;  // or PID 1 would take it for a stray
+  if (unreaped > 0) phase_ = Phase::over;
+}
+
+}  // namespace hutch::agent

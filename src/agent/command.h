@@ -1,0 +1,98 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include "agent/channel.h"
+#include "agent/command_log.h"
+#include "agent/event_loop.h"
+#include "agent/input_buffer.h"
+#include "agent/supervisor.h"
+#include "base/unique_fd.h"
+
+/// One `exec` stream: the supervisor's socket, the pipes of the main process, and what the host was told.
+namespace hutch::agent {
+
+/// What all streams use; lives as long as the agent.
+struct Services {
+  Channel& channel;
+  Poller& poller;
+  TurnQueue& turns;
+  Inherited inherited;
+};
+
+class Command {
+ public:
+  /// The stream is known to the host.
+  bool live() const { return phase_ != Phase::free && phase_ != Phase::over; }
+  bool free() const { return phase_ == Phase::free; }
+  uint32_t stream() const { return stream_; }
+  pid_t supervisor() const { return supervisor_; }
+  pid_t main() const { return main_; }
+
+  /// Starts it or sends `failed`; the slot stays free then.
+  void start(const wire::Exec& request, uint32_t stream, size_t index, Services& services);
+
+  void on_event(Source source, Services& services);
+  /// PID 1 reaped the supervisor; `killed`: before its work was done. What it still said is in the socket.
+  void on_supervisor_gone(bool killed, Services& services);
+  /// PID 1 reaped the main process itself, because there is no supervisor any more.
+  void on_main_reaped(int status);
+  /// Nothing is left of what killed supervisors watched.
+  void on_strays_gone(Services& services);
+
+  /// Says what there is to say, then at most one chunk of output. Frees the slot after the last word.
+  void take_turn(Services& services);
+  /// A new host: it is told about this command, and gets a full window.
+  void reattach(Services& services);
+
+  void add_input(std::string_view bytes, Services& services);
+  void end_input(Services& services);
+  void add_credit(uint32_t bytes, Services& services);
+  void end_tree(uint32_t grace_ms);
+  void signal(uint32_t number);
+
+  /// When the supervisor has had its time to end the tree; 0 = none.
+  uint64_t deadline_ms() const { return deadline_ms_; }
+  void on_deadline();
+
+ private:
+  enum class Phase { free, starting, running, exited, over };  // over: the supervisor is still to be reaped
+
+  struct Output {
+    UniqueFd fd;
+    bool ready = false;
+    size_t owed = 0;  // after the end of the main process: bytes that belong to the answer
+  };
+
+  bool launch(const wire::Exec& request, Services& services);
+  void read_reports(Services& services);
+  void on_report(const Report& report, std::string_view text, Services& services);
+  void finish_lost();
+  void begin_drain();
+  bool relay(Output& output, Services& services);
+  bool can_relay(const Output& output) const;
+  bool drained() const { return outputs_[0].owed == 0 && outputs_[1].owed == 0; }
+  void send_credit(Services& services);
+  void send_started(Services& services);
+  void send_exited(Services& services);
+  void order(Order::Kind kind, uint32_t value);
+  void release();
+
+  Phase phase_ = Phase::free;
+  uint32_t stream_ = 0;
+  size_t index_ = 0;
+  pid_t supervisor_ = -1, main_ = -1;
+  UniqueFd control_;
+  Output outputs_[2];
+  size_t next_output_ = 0;
+  uint32_t credit_ = 0;
+  InputBuffer input_;
+  CommandLog log_;
+  Report ended_{};
+  uint64_t deadline_ms_ = 0;
+  bool control_ready_ = false, announce_ = false;
+  bool main_ended_ = false, tree_gone_ = false;
+  bool lost_ = false, strays_gone_ = false;
+};
+
+}  // namespace hutch::agent

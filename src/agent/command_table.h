@@ -1,0 +1,34 @@
+#pragma once
+
+#include "agent/command.h"
+
+namespace hutch::agent {
+
+/// The slots of all commands.
+class CommandTable {
+ public:
+  void start(const wire::Exec& request, uint32_t stream, Services& services);
+  /// nullptr when the host speaks of a stream that is no command, or no more.
+  Command* find(uint32_t stream);
+  Command& at(size_t index) { return commands_[index]; }
+
+  bool has_supervisor(pid_t pid) const;
+  /// A child of PID 1 ended. False when it was no supervisor.
+  bool on_reaped(pid_t pid, int status, Services& services);
+  /// The same for one that nobody knows: it may be the main process of a killed supervisor.
+  void on_stray_reaped(pid_t pid, int status);
+  void on_strays_gone(Services& services);
+
+  uint32_t count() const;
+  void reattach(Services& services);
+
+  /// Kills supervisors that did not end their tree in time.
+  void end_overdue(uint64_t now_ms);
+  /// When end_overdue() has to be called; 0 = never.
+  uint64_t deadline_ms() const;
+
+ private:
+  Command commands_[kMaxCommands];
+};
+
+}  // namespace hutch::agent

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "base/unique_fd.h"
+
+namespace hutch::agent {
+
+/// Standard input of one command on its way from the host: a ring of kInputWindow bytes in front of a pipe
+/// that may never be read. What leaves the ring is credit for the host.
+class InputBuffer {
+ public:
+  /// `slot` picks the ring: one for every command the table can hold.
+  void open(UniqueFd pipe, size_t slot);
+  void close();
+
+  /// Bytes past the window are dropped together with the pipe: the host broke the rule of credit.
+  void add(std::string_view bytes);
+  void end() { ended_ = true, pump(); }
+  /// Writes what the pipe takes.
+  void pump();
+
+  /// Credit to send now, in pieces that are worth a frame; 0 = none yet.
+  uint32_t take_credit();
+  /// For a new host, which starts at nothing: everything that fits.
+  void restart_credit();
+
+ private:
+  void consume(size_t bytes);
+
+  UniqueFd pipe_;
+  char* ring_ = nullptr;  // nullptr: the command has no input
+  size_t first_ = 0, count_ = 0;
+  uint32_t credit_ = 0;
+  bool ended_ = false, touched_ = false;
+};
+
+}  // namespace hutch::agent

@@ -1,0 +1,37 @@
+#pragma once
+
+#include "agent/spawn.h"
+
+/// The process between the agent and a command: it adopts whatever the command leaves behind, and ends the
+/// tree when asked. One a command, so that ending a command touches nothing else in the sandbox.
+namespace hutch::agent {
+
+/// One message over the control socket (SOCK_SEQPACKET, so messages keep their borders); after `failed`
+/// the text of the step follows.
+struct Report {
+  enum class Kind : int32_t { started, failed, ended, gone };
+  Kind kind{};
+  int32_t value = 0;          // started: pid of the main process; failed: errno; ended: wait status
+  uint32_t left_running = 0;  // ended: descendants that live on
+  uint64_t cpu_us = 0, max_rss_kib = 0;
+};
+inline constexpr size_t kMaxReportText = 1024;
+
+/// From the agent to the supervisor.
+struct Order {
+  enum class Kind : int32_t { end_tree, signal };
+  Kind kind{};
+  uint32_t value = 0;  // end_tree: grace in ms; signal: its number
+};
+
+struct Launch {
+  wire::Exec request;
+  Inherited inherited;
+  int in = -1, out = -1, err = -1;  // what the command gets as 0, 1 and 2
+  int control = -1;
+};
+
+/// The body of a fresh fork of the agent. Ends when nothing of the command is left.
+[[noreturn]] void run_supervisor(const Launch& launch);
+
+}  // namespace hutch::agent

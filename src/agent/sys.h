@@ -1,0 +1,46 @@
+#pragma once
+
+#include <linux/openat2.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+
+/// System calls as the agent uses them: no exceptions, no allocation, errno as the kernel left it.
+namespace hutch::agent {
+
+template <class Call>
+auto retry_eintr(Call&& call) {
+  decltype(call()) result;
+  do result = call();
+  while (result == -1 && errno == EINTR);
+  return result;
+}
+
+/// Milliseconds that go on while the machine sleeps: a lifetime is not prolonged by a suspended laptop.
+inline uint64_t now_ms() {
+  timespec now{};
+  clock_gettime(CLOCK_BOOTTIME, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1000 + static_cast<uint64_t>(now.tv_nsec) / 1000000;
+}
+
+/// glibc 2.36 has no wrapper for openat2 (kernel 5.6).
+inline int openat2(int folder, const char* path, uint64_t flags, uint64_t mode, uint64_t resolve) {
+  open_how how{};
+  how.flags = flags;
+  how.mode = mode;
+  how.resolve = resolve;
+  return static_cast<int>(retry_eintr([&] { return syscall(SYS_openat2, folder, path, &how, sizeof how); }));
+}
+
+/// Descriptors with a fixed number, opened at start-up before anything untrusted runs.
+inline constexpr int kHostInFd = 0;
+inline constexpr int kHostOutFd = 1;
+inline constexpr int kProcFd = 3;     // the folder /proc
+inline constexpr int kRootFd = 4;     // the sandbox's root folder
+inline constexpr int kNullFd = 5;     // what a command without input reads
+inline constexpr int kControlFd = 6;  // in a supervisor only: its end of the socket to the agent
+
+}  // namespace hutch::agent

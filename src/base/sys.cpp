@@ -1,0 +1,161 @@
+#include "base/sys.h"
+
+#include <dirent.h>
+#include <fmt/format.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <filesystem>
+#include <memory>
+
+namespace hutch::sys {
+
+UniqueFd open(const std::string& path, int flags, mode_t mode) {
+  const int fd = retry_eintr([&] { return ::open(path.c_str(), flags | O_CLOEXEC, mode); });
+  if (fd < 0) throw sys_error(errno, "open", path);
+  return UniqueFd(fd);
+}
+
+UniqueFd open_if_exists(const std::string& path, int flags) {
+  const int fd = retry_eintr([&] { return ::open(path.c_str(), flags | O_CLOEXEC); });
+  if (fd < 0 && errno != ENOENT) throw sys_error(errno, "open", path);
+  return UniqueFd(fd);
+}
+
+Pipe pipe() {
+  int fds[2];
+  if (::pipe2(fds, O_CLOEXEC) != 0) throw sys_error(errno, "pipe2");
+  return {UniqueFd(fds[0]), UniqueFd(fds[1])};
+}
+
+void write_all(int fd, std::string_view data) {
+  while (!data.empty()) {
+    const ssize_t n = retry_eintr([&] { return ::write(fd, data.data(), data.size()); });
+    if (n < 0) throw sys_error(errno, "write", fmt::format("fd {}", fd));
+    data.remove_prefix(static_cast<size_t>(n));
+  }
+}
+
+std::string read_all(int fd, size_t max_bytes) {
+  std::string out;
+  std::array<char, 16384> chunk;
+  for (;;) {
+    const ssize_t n = retry_eintr([&] { return ::read(fd, chunk.data(), chunk.size()); });
+    if (n < 0) throw sys_error(errno, "read", fmt::format("fd {}", fd));
+    if (n == 0) return out;
+    out.append(chunk.data(), static_cast<size_t>(n));
+    if (out.size() > max_bytes)
+      throw Error(Errc::limit_exceeded, fmt::format("more than {} bytes", max_bytes));
+  }
+}
+
+std::string read_file(const std::string& path, size_t max_bytes) {
+  const UniqueFd fd = open(path, O_RDONLY);
+  return during("reading " + path, [&] { return read_all(fd.get(), max_bytes); });
+}
+
+void write_file(const std::string& path, std::string_view data, mode_t mode) {
+  const UniqueFd fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, mode);
+  during("writing " + path, [&] { write_all(fd.get(), data); });
+}
+
+void replace_file(const std::string& path, std::string_view data, mode_t mode) {
+  const std::string temporary = fmt::format("{}.{}", path, random_hex(4));
+  try {
+    write_file(temporary, data, mode);
+    if (::rename(temporary.c_str(), path.c_str()) != 0) throw sys_error(errno, "rename", path);
+  } catch (...) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+}
+
+bool exists(const std::string& path) {
+  return ::access(path.c_str(), F_OK) == 0;
+}
+
+void make_dirs(const std::string& path, mode_t mode) {
+  for (size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
+    const std::string part = path.substr(0, end);
+    if (!part.empty() && ::mkdir(part.c_str(), mode) != 0 && errno != EEXIST)
+      throw sys_error(errno, "mkdir", part);
+    if (end == std::string::npos) return;
+  }
+}
+
+namespace {
+
+bool remove_contents(int dir_fd, dev_t device) noexcept {
+  DIR* stream = ::fdopendir(dir_fd);
+  if (stream == nullptr) {
+    (void)::close(dir_fd);
+    return false;
+  }
+  const std::unique_ptr<DIR, int (*)(DIR*)> guard(stream, ::closedir);
+  bool all_gone = true;
+  while (const dirent* entry = ::readdir(stream)) {
+    const std::string_view name = entry->d_name;
+    if (name == "." || name == "..") continue;
+    if (::unlinkat(dir_fd, entry->d_name, 0) == 0) continue;
+    struct stat st {};
+    if (::fstatat(dir_fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+      all_gone = all_gone && errno == ENOENT;
+      continue;
+    }
+    if (!S_ISDIR(st.st_mode) || st.st_dev != device) {  // another device is a mount: not ours to empty
+      all_gone = false;
+      continue;
+    }
+    int child = ::openat(dir_fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (child < 0 && errno == EACCES && ::fchmodat(dir_fd, entry->d_name, 0700, 0) == 0)
+      child = ::openat(dir_fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (child >= 0) (void)remove_contents(child, device);
+    if (::unlinkat(dir_fd, entry->d_name, AT_REMOVEDIR) != 0 && errno != ENOENT) all_gone = false;
+  }
+  return all_gone;
+}
+
+}  // namespace
+
+bool remove_tree(const std::string& path) noexcept {
+  const int dir = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (dir < 0) return errno == ENOENT || ::unlink(path.c_str()) == 0;
+  struct stat st {};
+  if (::fstat(dir, &st) != 0) {
+    (void)::close(dir);
+    return false;
+  }
+  const bool emptied = remove_contents(dir, st.st_dev);
+  return (::rmdir(path.c_str()) == 0 || errno == ENOENT) && emptied;
+}
+
+uint64_t tree_bytes(const std::string& path) noexcept {
+  static constexpr int kMaxEntries = 200'000;
+  uint64_t bytes = 0;
+  int entries = 0;
+  std::error_code err;
+  using std::filesystem::recursive_directory_iterator;
+  for (recursive_directory_iterator it(path, std::filesystem::directory_options::skip_permission_denied, err),
+       end;
+       !err && it != end && ++entries < kMaxEntries; it.increment(err)) {
+    struct stat st {};
+    if (::lstat(it->path().c_str(), &st) == 0) bytes += static_cast<uint64_t>(st.st_blocks) * 512;
+  }
+  return bytes;
+}
+
+std::string random_hex(size_t bytes) {
+  std::string raw(bytes, '\0');
+  for (size_t done = 0; done < bytes;) {
+    const ssize_t n = retry_eintr([&] { return ::getrandom(raw.data() + done, bytes - done, 0); });
+    if (n < 0) throw sys_error(errno, "getrandom");
+    done += static_cast<size_t>(n);
+  }
+  std::string out;
+  for (const char c : raw) fmt::format_to(std::back_inserter(out), "{:02x}", static_cast<unsigned char>(c));
+  return out;
+}
+
+}  // namespace hutch::sys

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <fcntl.h>
+#include <sys/types.h>
+
+#include <cerrno>
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+#include "base/unique_fd.h"
+
+/// System calls that throw an Error and cannot leak a descriptor: O_CLOEXEC is always on.
+namespace hutch::sys {
+
+template <class Fn>
+auto retry_eintr(Fn&& fn) noexcept {
+  decltype(fn()) rc;
+  do rc = fn();
+  while (rc == -1 && errno == EINTR);
+  return rc;
+}
+
+UniqueFd open(const std::string& path, int flags, mode_t mode = 0);
+/// Empty instead of an Error when the path does not exist.
+UniqueFd open_if_exists(const std::string& path, int flags);
+
+struct Pipe {
+  UniqueFd read_end, write_end;
+};
+Pipe pipe();
+
+/// Writes everything or throws; a short write is normal on pipes and sockets.
+void write_all(int fd, std::string_view data);
+
+/// Reads to the end; throws limit_exceeded past `max_bytes`.
+std::string read_all(int fd, size_t max_bytes = 64u << 20);
+
+/// Whole small files. read_file throws not_found when there is none.
+std::string read_file(const std::string& path, size_t max_bytes = 64u << 20);
+/// Truncates and writes in place: for kernel files (cgroup, proc) and for files nobody else reads yet.
+void write_file(const std::string& path, std::string_view data, mode_t mode = 0644);
+/// Readers see the old or the new content, never a mixture: temporary file and rename.
+void replace_file(const std::string& path, std::string_view data, mode_t mode = 0644);
+
+bool exists(const std::string& path);
+/// Like mkdir -p; an existing folder keeps its mode.
+void make_dirs(const std::string& path, mode_t mode = 0755);
+/// Removes a tree without following links or crossing into other mounts. Returns false when something stayed.
+bool remove_tree(const std::string& path) noexcept;
+
+/// Bytes that the files of a tree take on the disk; stops counting after 200,000 entries.
+uint64_t tree_bytes(const std::string& path) noexcept;
+
+/// 2 * bytes lower-case hex digits from getrandom(2).
+std::string random_hex(size_t bytes);
+
+}  // namespace hutch::sys

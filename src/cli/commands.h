@@ -1,0 +1,16 @@
+#pragma once
+
+#include "cli/options.h"
+
+/// The verbs of the command line. Each returns the exit code of the program.
+namespace hutch::cli {
+
+int serve_mcp(const Options& options);
+int run_once(const Options& options);
+int doctor(const Options& options);
+int show_config(const Options& options);
+
+/// How the program was built; in `hutch version`, serverInfo and reports.
+const char* version() noexcept;
+
+}  // namespace hutch::cli

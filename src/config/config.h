@@ -1,0 +1,152 @@
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "schema/describe.h"
+
+/// All settings. Add one here and nowhere else: the loader, `hutch config`, the JSON Schema in schemas/ and
+/// the table in README.md are made from describe().
+namespace hutch::config {
+
+/// What a sandbox gets when neither the call nor its profile says otherwise.
+struct SandboxDefaults {
+  Bytes memory = gib(1);
+  double cpus = 2;
+  int64_t pids = 512;
+  int64_t open_files = 65536;
+  Bytes shm = mib(64);
+  int64_t ttl_s = 0;
+  int64_t idle_timeout_s = 1800;
+  int64_t orphan_ttl_s = 600;
+  int64_t exec_timeout_s = 120;
+  int64_t output_limit = 10'000;
+  int64_t read_limit = 30'000;
+
+  template <class V>
+  void describe(V& v) {
+    v.optional("memory", memory, "Memory of a sandbox; no swap.", {.min = 16 << 20});
+    v.optional("cpus", cpus, "Processors, at most those of the host.", {.min = 0.05, .max = 1024});
+    v.optional("pids", pids, "Processes and threads.", {.min = 8, .max = 4'194'304});
+    v.optional("open_files", open_files, "Open files of one process, at most the host's hard limit.",
+               {.min = 64, .max = 1'048'576});
+    v.optional("shm", shm, "Size of /dev/shm.");
+    v.optional("ttl_s", ttl_s, "Seconds after which a sandbox ends whatever it does; 0: never.", {.min = 0});
+    v.optional("idle_timeout_s", idle_timeout_s, "Seconds without use after which it ends; 0: never.",
+               {.min = 0});
+    v.optional("orphan_ttl_s", orphan_ttl_s, "Seconds that it lives on without a server.", {.min = 1});
+    v.optional("exec_timeout_s", exec_timeout_s,
+               "Seconds that a command may run unless the call says otherwise.", {.min = 1, .max = 3600});
+    v.optional("output_limit", output_limit, "Characters of output in one result.",
+               {.min = 200, .max = 1'000'000});
+    v.optional("read_limit", read_limit, "Characters of a file in one result.",
+               {.min = 200, .max = 1'000'000});
+  }
+};
+
+/// What one caller can cost at most.
+struct Limits {
+  Bytes message_max = mib(16);
+  int64_t json_depth = 100;
+  int64_t pending_requests = 256;
+  int64_t worker_threads = 64;
+  int64_t max_sandboxes = 64;
+  Bytes file_max = mib(256);
+  Bytes log_max = mib(64);
+  Bytes logs_max = mib(256);
+
+  template <class V>
+  void describe(V& v) {
+    v.optional("message_max", message_max, "Length of one protocol message.", {.min = 4096, .max = 1 << 30});
+    v.optional("json_depth", json_depth, "Nesting of one protocol message.", {.min = 8, .max = 1000});
+    v.optional("pending_requests", pending_requests, "Calls that run or wait at once.",
+               {.min = 1, .max = 65'536});
+    v.optional("worker_threads", worker_threads, "Calls that run at once.", {.min = 1, .max = 1024});
+    v.optional("max_sandboxes", max_sandboxes, "Sandboxes that exist at once.", {.min = 1, .max = 65'536});
+    v.optional("file_max", file_max, "Largest file that a tool reads or writes.", {.min = 4096});
+    v.optional("log_max", log_max, "Output kept of one command.", {.min = 4096});
+    v.optional("logs_max", logs_max, "Output kept of all commands of a sandbox.", {.min = 4096});
+  }
+};
+
+struct Oci {
+  std::string runtime = "auto";
+
+  template <class V>
+  void describe(V& v) {
+    v.optional("runtime", runtime,
+               "`auto` (crun, else runc), `crun`, `runc`, or the absolute path of an OCI runtime with their "
+               "arguments.");
+  }
+};
+
+/// A named kind of sandbox. What is left out is taken from `sandbox`.
+struct Profile {
+  std::string description;
+  std::string runtime = "auto";
+  std::optional<Bytes> memory;
+  std::optional<double> cpus;
+  std::optional<int64_t> pids, open_files;
+  std::optional<Bytes> shm;
+  std::map<std::string, std::string> env;
+  std::string workdir = "/workspace";
+  std::vector<std::string> host_paths;
+  std::string network = "none";
+  std::optional<int64_t> ttl_s, idle_timeout_s;
+
+  template <class V>
+  void describe(V& v) {
+    v.optional("description", description, "For the model: when to take this profile.", {.max = 500});
+    v.optional("runtime", runtime, "What isolates the sandbox; `auto` takes the first usable one.");
+    v.optional("memory", memory, "Memory; no swap.", {.min = 16 << 20});
+    v.optional("cpus", cpus, "Processors, at most those of the host.", {.min = 0.05, .max = 1024});
+    v.optional("pids", pids, "Processes and threads.", {.min = 8, .max = 4'194'304});
+    v.optional("open_files", open_files, "Open files of one process.", {.min = 64, .max = 1'048'576});
+    v.optional("shm", shm, "Size of /dev/shm.");
+    v.optional("env", env, "Environment variables of every command.");
+    v.optional("workdir", workdir, "Folder in which commands start.");
+    v.optional("host_paths", host_paths,
+               "Host folders that are visible inside, read-only; `~/` is the home folder.");
+    v.optional("network", network, "What sandboxes can reach.", {.one_of = {"none"}});
+    v.optional("ttl_s", ttl_s, "Seconds after which a sandbox ends; 0: never.", {.min = 0});
+    v.optional("idle_timeout_s", idle_timeout_s, "Seconds without use after which it ends; 0: never.",
+               {.min = 0});
+  }
+};
+
+struct Config {
+  std::string home;
+  std::string results = "text";
+  std::vector<std::string> toolsets = {"core", "files"};
+  std::string log_level = "warning";
+  std::string default_profile = "default";
+  SandboxDefaults sandbox;
+  Limits limits;
+  Oci oci;
+  std::map<std::string, Profile> profiles = {{"default", {}}};
+
+  template <class V>
+  void describe(V& v) {
+    v.optional("home", home,
+               "Data folder. Left out: /var/lib/hutch for root, otherwise $XDG_DATA_HOME/hutch "
+               "(~/.local/share/hutch).");
+    v.optional("results", results,
+               "What a tool returns: text for the model, or structured content besides it.",
+               {.one_of = {"text", "structured"}});
+    v.optional("toolsets", toolsets, "Groups of tools that are offered.", {.min = 1});
+    v.optional("log_level", log_level, "What is written to stderr.",
+               {.one_of = {"error", "warning", "info", "debug"}});
+    v.optional("default_profile", default_profile, "Profile of a sandbox whose creator names none.");
+    v.optional("sandbox", sandbox, "What every sandbox gets unless its profile or the call says otherwise.");
+    v.optional("limits", limits, "What callers can cost at most.");
+    v.optional("oci", oci, "OCI runtimes.");
+    v.optional("profiles", profiles, "Named kinds of sandboxes. `default` always exists.");
+  }
+};
+
+/// `sandbox` with what the profile overrides. Throws Error(not_found) that names the profiles there are.
+SandboxDefaults settings_of(const Config& config, const std::string& profile);
+
+}  // namespace hutch::config

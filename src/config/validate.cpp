@@ -1,0 +1,100 @@
+#include "config/validate.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "base/error.h"
+#include "schema/text.h"
+
+namespace hutch::config {
+
+namespace {
+
+constexpr std::array<std::string_view, 4> kOciRuntimes = {"auto", "crun", "runc", "runsc"};
+
+class Validator {
+ public:
+  explicit Validator(const LoadedConfig& loaded) : loaded_(loaded) {}
+
+  void fail(const std::string& path, const std::string& what) {
+    std::string origin;
+    for (std::string outer = path; origin.empty() && !outer.empty();) {
+      const auto it = loaded_.origins.find(outer);
+      if (it != loaded_.origins.end()) origin = it->second;
+      const size_t cut = outer.find_last_of(".[");
+      outer.resize(cut == outer.npos ? 0 : cut);
+    }
+    problems_ += fmt::format("{}{}{}'{}' {}", problems_.empty() ? "" : "\n", origin,
+                             origin.empty() ? "" : ": ", path, what);
+  }
+
+  void absolute(const std::string& path, const std::string& value) {
+    if (!value.starts_with('/')) fail(path, fmt::format("must be an absolute path, got '{}'", value));
+  }
+
+  void profile(const std::string& name, const Profile& profile) {
+    const std::string path = "profiles." + name;
+    // The name is also part of variables (HUTCH_PROFILES__<NAME>__…) and of labels.
+    if (name.empty() || name.size() > 40 ||
+        name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-") != name.npos ||
+        name.find("__") != name.npos)
+      fail(path, "is no name for a profile: at most 40 of a-z, 0-9, - and single _");
+    absolute(path + ".workdir", profile.workdir);
+    for (size_t i = 0; i < profile.host_paths.size(); ++i)
+      absolute(fmt::format("{}.host_paths[{}]", path, i), profile.host_paths[i]);
+    for (const auto& [key, value] : profile.env)
+      if (key.empty() || key.find('=') != key.npos || key.find('\0') != key.npos ||
+          value.find('\0') != value.npos)
+        fail(fmt::format("{}.env.{}", path, key), "is no environment variable");
+  }
+
+  void default_profile() {
+    const std::string& wanted = loaded_.config.default_profile;
+    if (loaded_.config.profiles.count(wanted) != 0) return;
+    std::vector<std::string_view> names;
+    for (const auto& [name, profile] : loaded_.config.profiles) names.push_back(name);
+    const std::string_view near = schema::nearest(wanted, names);
+    fail("default_profile", near.empty()
+                                ? fmt::format("names no profile: '{}'", wanted)
+                                : fmt::format("names no profile: '{}'; did you mean '{}'?", wanted, near));
+  }
+
+  const std::string& problems() const { return problems_; }
+
+ private:
+  const LoadedConfig& loaded_;
+  std::string problems_;
+};
+
+}  // namespace
+
+void expand_home(Config& config, const std::string& user_home) {
+  if (user_home.empty()) return;
+  const auto expand = [&](std::string& path) {
+    if (path.starts_with("~/")) path.replace(0, 1, user_home);
+  };
+  expand(config.home);
+  for (auto& [name, profile] : config.profiles)
+    for (std::string& path : profile.host_paths) expand(path);
+}
+
+void validate(const LoadedConfig& loaded) {
+  const Config& config = loaded.config;
+  Validator check(loaded);
+  check.absolute("home", config.home);
+  const std::string& oci = config.oci.runtime;
+  if (!oci.starts_with('/') && std::find(kOciRuntimes.begin(), kOciRuntimes.end(), oci) == kOciRuntimes.end())
+    check.fail("oci.runtime",
+               fmt::format("must be auto, crun, runc, runsc or an absolute path, got '{}'", oci));
+  if (config.limits.log_max > config.limits.logs_max)
+    check.fail("limits.log_max",
+               fmt::format("must be at most limits.logs_max ({})", to_string(config.limits.logs_max)));
+  for (const auto& [name, profile] : config.profiles) check.profile(name, profile);
+  check.default_profile();
+  if (!check.problems().empty()) throw Error(Errc::invalid_argument, check.problems());
+}
+
+}  // namespace hutch::config

@@ -1,0 +1,110 @@
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <exception>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "cli/commands.h"
+#include "runtime/stage.h"
+
+namespace {
+
+using namespace hutch;
+
+constexpr int kUsageError = 2, kFailure = 125;  // 125 as in env(1) and docker run: ours, not the command's
+
+struct Verb {
+  const char* name;
+  const char* arguments;
+  const char* help;
+  std::vector<std::string> options;
+  int (*run)(const cli::Options&);
+};
+
+int show_version(const cli::Options&) {
+  fmt::print("hutch {}\n", cli::version());
+  return 0;
+}
+
+const std::vector<Verb>& verbs() {
+  static const std::vector<Verb> list = {
+      {"mcp",
+       "[--config FILE] [--results text|structured] [--toolsets NAME,...]",
+       "serve the Model Context Protocol on stdin and stdout: what a host starts",
+       {"config", "results", "toolsets"},
+       cli::serve_mcp},
+      {"run",
+       "[--config FILE] [--profile NAME] -- COMMAND [ARGUMENT...]",
+       "run one command in a fresh sandbox and pass on its output and exit code",
+       {"config", "profile"},
+       cli::run_once},
+      {"doctor",
+       "[--config FILE] [--json]",
+       "say what this host can do, what is missing, and how to get it",
+       {"config", "json"},
+       cli::doctor},
+      {"config",
+       "[--config FILE] [--json]",
+       "show the settings in force and where each came from",
+       {"config", "json"},
+       cli::show_config},
+      {"version", "", "show the version", {}, show_version},
+  };
+  return list;
+}
+
+void print_help(std::FILE* out) {
+  fmt::print(out, "hutch {}: sandboxes for AI agents, on this machine\n\n", cli::version());
+  for (const auto& verb : verbs())
+    fmt::print(out, "  hutch {} {}\n      {}\n", verb.name, verb.arguments, verb.help);
+  fmt::print(out,
+             "\nTry it:              hutch run -- python3 -c 'print(2+2)'\n"
+             "For Claude Code:     claude mcp add hutch -- hutch mcp\n"
+             "Settings:            hutch config\n");
+}
+
+int run(int argc, char** argv) {
+  const std::string_view name = argc > 1 ? argv[1] : "help";
+  if (name == "help" || name == "--help" || name == "-h") {
+    print_help(stdout);
+    return 0;
+  }
+  if (name == "--version") return show_version({});
+  for (const auto& verb : verbs()) {
+    if (name != verb.name) continue;
+    cli::Options options;
+    try {
+      options = cli::parse_options(argc - 2, argv + 2, verb.options);
+    } catch (const Error& e) {
+      fmt::print(stderr, "hutch {}: {}\nusage: hutch {} {}\n", verb.name, error_text(e), verb.name,
+                 verb.arguments);
+      return kUsageError;
+    }
+    if (options.help) {
+      fmt::print("usage: hutch {} {}\n{}\n", verb.name, verb.arguments, verb.help);
+      return 0;
+    }
+    return verb.run(options);
+  }
+  fmt::print(stderr, "hutch: there is no command '{}'\n\n", name);
+  print_help(stderr);
+  return kUsageError;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // First of all, so that a stage process, of which every sandbox needs one, does nothing but its stage.
+  if (argc == 2 && std::string_view(argv[1]) == "--stage") return runtime::run_stage();
+  try {
+    return run(argc, argv);
+  } catch (const Error& e) {
+    fmt::print(stderr, "hutch: {}\n", error_text(e));
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "hutch: internal error: {}\n", e.what());
+  }
+  return kFailure;
+}

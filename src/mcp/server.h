@@ -1,0 +1,88 @@
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include "mcp/in_flight.h"
+#include "mcp/tool.h"
+#include "mcp/versions.h"
+#include "mcp/worker_pool.h"
+#include "rpc/line_writer.h"
+#include "rpc/message.h"
+#include "rpc/wakeup.h"
+
+namespace hutch::mcp {
+
+struct ServerOptions {
+  ServerInfo info;
+  std::string instructions;  // for the model; under 1,500 characters
+  size_t message_max_bytes = 16u << 20;
+  size_t json_depth = 100;
+  size_t pending_requests = 256;
+  size_t worker_threads = 64;
+  std::chrono::milliseconds progress_interval{1000};
+  /// At the end of the input: how long calls may go on, and then how long they may take to stop.
+  std::chrono::milliseconds finish_grace{100};
+  std::chrono::milliseconds stop_grace{150};
+};
+
+/// The Model Context Protocol on a pair of descriptors, for old and new clients at once. Reads on the thread
+/// that calls run(); tools run on worker threads, so that a slow one delays neither `ping` nor a
+/// cancellation.
+class Server {
+ public:
+  enum class End { eof, stopped, peer_gone };
+
+  /// The registry and the descriptors stay the caller's and must outlive the server. SIGPIPE must be ignored.
+  Server(const ToolRegistry& tools, ServerOptions options, int in_fd, int out_fd);
+
+  /// Serves until the input ends, stop() is called or the client is gone; then stops the calls in flight and
+  /// waits for them, but not longer than the two grace times. The destructor does wait for calls that do not
+  /// stop: a program that must end in time leaves with _exit() after run().
+  End run();
+  /// From any thread, and from a signal handler.
+  void stop() noexcept;
+
+ private:
+  using Answer = std::variant<ordered_json, ProtocolError>;
+  struct Envelope {
+    json meta;
+    Revision revision;
+    std::string client_name;
+  };
+
+  void handle(std::string_view line);
+  void handle_request(rpc::Request request);
+  void handle_notification(const rpc::Notification& notification);
+
+  std::variant<Envelope, ProtocolError> open_envelope(const rpc::Request& request) const;
+  /// Nothing when the answer comes later.
+  std::optional<Answer> dispatch(rpc::Request& request, const Envelope& envelope);
+  Answer initialize(const json& params);
+  Answer list_tools(const json& params, const Envelope& envelope) const;
+  std::optional<Answer> call_tool(rpc::Request& request, const Envelope& envelope);
+  void start_call(std::shared_ptr<Call> call, std::string name, json arguments);
+  void run_call(Call& call, const std::string& name, const json& arguments);
+  /// Sends the result unless the call was cancelled. Once for every call.
+  void finish_call(Call& call, ordered_json result);
+  ordered_json finished_call(Revision revision, ordered_json result) const;
+
+  void answer(const json& id, Answer answer);
+  void send(const ordered_json& message);
+  End shut_down(End end);
+
+  const ToolRegistry& tools_;
+  const ServerOptions options_;
+  const int in_fd_;
+  rpc::Wakeup stop_;
+  rpc::LineWriter writer_;
+  InFlight in_flight_;
+  std::optional<Revision> legacy_;  // set by `initialize`
+  std::string legacy_client_;
+  WorkerPool workers_;  // last: its threads use all of the above
+};
+
+}  // namespace hutch::mcp

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace hutch::runtime {
+
+/// Zero means "leave the kernel's value alone".
+struct CgroupLimits {
+  uint64_t memory_bytes = 0;  // swap is included and gets nothing on top
+  double cpus = 0;            // 1.5 = one and a half processors' time
+  int64_t pids = 0;
+};
+
+/// What the kernel says that a group uses now. Absent where the controller is missing.
+struct CgroupUsage {
+  std::optional<uint64_t> memory_bytes;
+  std::optional<uint64_t> cpu_us;
+  std::optional<uint64_t> pids;
+};
+
+/// What became of one limit after it was written and read back.
+struct Enforcement {
+  bool enforced = false;
+  std::string detail;  // the value that is in force, or why there is none
+};
+
+/// Where on this host groups of our own can be made, found by looking and not by kernel version.
+/// cgroup v2: `hutch.slice` at the top (root), or below the user's delegated group. v1 and hybrid hosts:
+/// below our own group in each controller.
+class CgroupHost {
+ public:
+  static CgroupHost probe();
+
+  bool v2() const noexcept { return v2_; }
+  /// v1 controllers beside a cgroup2 mount: crun 1.8 refuses such a host while it sees that mount.
+  const std::string& hybrid_mount() const noexcept { return hybrid_mount_; }
+  /// Controller ("memory", "cpu", "pids") to the folder below which our groups go. v2: one entry, key "".
+  const std::map<std::string, std::string>& bases() const noexcept { return bases_; }
+  /// Why limits cannot be enforced here; empty when they can.
+  const std::string& problem() const noexcept { return problem_; }
+
+ private:
+  bool v2_ = false;
+  std::string hybrid_mount_, problem_;
+  std::map<std::string, std::string> bases_;
+};
+
+/// The groups of one sandbox: `<base>/hutch/<server>/<sandbox>` in every controller.
+class Cgroup {
+ public:
+  Cgroup() = default;
+  /// Names the folders; nothing is made yet, so that they can be recorded first.
+  Cgroup(const CgroupHost& host, const std::string& server_id, const std::string& sandbox_id);
+  /// Takes up folders that a record names.
+  Cgroup(bool v2, std::map<std::string, std::string> folders) : v2_(v2), folders_(std::move(folders)) {}
+
+  const std::map<std::string, std::string>& folders() const noexcept { return folders_; }
+  void create();
+  /// Files into which a process writes "0" to join. v1: `tasks`, whose single-thread move is 400 times
+  /// cheaper than `cgroup.procs` (no global lock; kernel commit 9a3284fad42f).
+  std::vector<std::string> join_files() const;
+
+  /// Writes in the order that the kernel accepts, up or down, and reads everything back.
+  /// Keys: memory, swap, cpus, pids.
+  std::map<std::string, Enforcement> apply(const CgroupLimits& limits) const;
+  CgroupUsage usage() const;
+  /// Processes that the kernel's out-of-memory killer has ended in this group so far.
+  uint64_t oom_kills() const;
+
+  void kill_all() const noexcept;
+  /// Removes the folders, and the server's folder above when it became empty. False when one is still busy.
+  bool remove() const noexcept;
+
+ private:
+  const std::string* folder(const std::string& controller) const;
+  Enforcement apply_memory(uint64_t bytes) const;
+  Enforcement apply_swap(uint64_t bytes) const;
+  Enforcement apply_cpus(double cpus) const;
+  Enforcement apply_pids(int64_t pids) const;
+
+  bool v2_ = false;
+  std::map<std::string, std::string> folders_;
+};
+
+}  // namespace hutch::runtime

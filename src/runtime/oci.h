@@ -1,0 +1,26 @@
+#pragma once
+
+#include "runtime/runtime.h"
+
+namespace hutch::runtime {
+
+/// Sandboxes by an OCI runtime's command line: crun, runc, or one that understands the same arguments.
+class OciRuntime : public Runtime {
+ public:
+  /// `program`: a name looked up in PATH, or a path.
+  OciRuntime(std::string program, const CgroupHost& cgroups)
+      : program_(std::move(program)), cgroups_(cgroups) {}
+
+  std::string_view name() const noexcept override { return program_; }
+  Probe probe() const override;
+  Container start(const SandboxSpec& spec, Clock::time_point deadline) override;
+
+ private:
+  std::vector<std::string> command(const SandboxSpec& spec, const std::string& path) const;
+  bool manages_own_cgroup() const;
+
+  std::string program_;
+  const CgroupHost& cgroups_;
+};
+
+}  // namespace hutch::runtime

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/process.h"
+#include "runtime/cgroup.h"
+
+namespace hutch::runtime {
+
+struct Limits {
+  uint64_t memory_bytes = 1ull << 30;
+  double cpus = 2;
+  int64_t pids = 512;
+  uint64_t open_files = 65536;
+  uint64_t shm_bytes = 64ull << 20;
+};
+
+/// Everything a driver needs, already checked and with defaults filled in.
+struct SandboxSpec {
+  std::string id;           // sbx- and 12 hex digits
+  std::string folder;       // ours alone, exists; runtime state, channel and writable layer go here
+  std::string data_folder;  // shared by all servers: made-up root file systems, the agent's binary
+  std::vector<std::string> host_paths;  // further host paths to show
+  Limits limits;
+  Cgroup cgroup;          // named, not yet made
+  uint32_t first_id = 0;  // host id of the sandbox's root; 0 = this server cannot choose one
+};
+
+/// The two FIFOs of the agent's channel, in the sandbox's folder.
+inline constexpr std::string_view kToAgent = "to-agent";
+inline constexpr std::string_view kFromAgent = "from-agent";
+
+/// What holds, item by item, said to users as it is: "memory" -> {true, "1073741824"}.
+using Isolation = std::map<std::string, Enforcement>;
+
+/// A running sandbox as a runtime sees it. Ending it is a kill of its PID 1, which takes everything inside
+/// with it.
+struct Container {
+  pid_t pid = 0;            // of the agent, on the host
+  uint64_t start_time = 0;  // of that process, see process_start_time()
+  UniqueFd pidfd;
+  Isolation isolation;
+};
+
+/// Something that can start sandboxes. Drivers hold no state per sandbox; what exists is in records and
+/// cgroups.
+class Runtime {
+ public:
+  struct Probe {
+    bool usable = false;
+    std::string detail;  // version and path, or why it cannot be used
+    std::string hint;    // the command that mends it
+  };
+
+  virtual ~Runtime() = default;
+  virtual std::string_view name() const noexcept = 0;
+  virtual Probe probe() const = 0;
+  /// Makes cgroups, mounts and processes. Throws an Error that says which step failed; then whatever was made
+  /// is ended again by the caller through the spec's cgroup and folder.
+  virtual Container start(const SandboxSpec& spec, Clock::time_point deadline) = 0;
+};
+
+/// The only place that names every driver, best first. `wanted`: "auto", a name, or a path of an OCI runtime.
+std::vector<std::unique_ptr<Runtime>> make_runtimes(const CgroupHost& cgroups,
+                                                    const std::string& wanted = "auto");
+
+}  // namespace hutch::runtime

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace hutch::runtime {
+
+/// What a stage process does, as data: the server writes the plan, a fresh single-threaded process of the
+/// same binary
+/// (`hutch --stage`) carries it out step by step and ends in the exec of an OCI runtime. Mounts made here are
+/// seen by nobody else and vanish with the sandbox.
+class StagePlan {
+ public:
+  /// Joins a cgroup by writing "0" (the writer itself) to its `tasks` or `cgroup.procs`.
+  void join(const std::string& file) { add({"join", file}); }
+  /// A user namespace in which `uid` and `gid` of the caller are root: for servers that are not.
+  void enter_user_namespace() { add({"user_namespace"}); }
+  /// A mount namespace of our own, from which nothing propagates back to the host.
+  void private_mounts() { add({"private_mounts"}); }
+  void unmount(const std::string& target) { add({"unmount", target}); }
+  void mount_tmpfs(const std::string& target, const std::string& options) { add({"tmpfs", target, options}); }
+  /// Made when it is not there; owner and mode are set either way.
+  void make_dir(const std::string& path, uint32_t mode, uint32_t owner);
+  void make_file(const std::string& path) { add({"file", path}); }
+  /// From here on `bind_shifted` shows host id 0 as `first_id`, 1 as `first_id + 1` and so on.
+  void id_range(uint32_t first_id, uint32_t count);
+  void bind(const std::string& source, const std::string& target) { add({"bind", source, target}); }
+  /// Read-only, nosuid, nodev, with shifted owners. Some file systems (overlay below Linux 6.x, FUSE, NFS)
+  /// cannot shift: there the owners stay, and the ids of the host's root appear as 65534 inside.
+  void bind_shifted(const std::string& source, const std::string& target) {
+    add({"bind_shifted", source, target});
+  }
+  /// A writable view of `lower`. `state` gets the folders `upper` and `work`; upper's owner and mode are
+  /// those that the view's root shows.
+  void mount_overlay(const std::string& lower, const std::string& state, const std::string& target);
+  /// `mode`: r, w, rw or a (append).
+  void open_fd(int fd, const std::string& path, const std::string& mode);
+  void exec(const std::vector<std::string>& argv);
+
+  const std::string& encoded() const noexcept { return encoded_; }
+  /// One step a line, for people and tests.
+  std::string to_text() const;
+
+ private:
+  void add(const std::vector<std::string>& words);
+  std::string encoded_;  // per step: number of words, NUL, then each word and NUL
+};
+
+inline constexpr int kStagePlanFd = 3;    // the plan, to be read to its end
+inline constexpr int kStageStatusFd = 4;  // what failed, as text; closed without a byte by a successful exec
+
+/// The whole of `hutch --stage`. Returns only when a step failed: the exit code.
+int run_stage() noexcept;
+
+}  // namespace hutch::runtime

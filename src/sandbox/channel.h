@@ -1,0 +1,76 @@
+#pragma once
+
+#include <asio/posix/stream_descriptor.hpp>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/process.h"
+#include "wire/messages.h"
+
+namespace hutch::sandbox {
+
+/// One request to the agent and what comes back for it. Called on the I/O thread: implementations note what
+/// came and wake whoever waits, nothing more.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  virtual void on_frame(const wire::Header& header, std::string_view payload) = 0;
+  /// Nothing will come any more: the sandbox ended.
+  virtual void on_closed() = 0;
+};
+
+/// The host's end of a sandbox's agent channel: two FIFOs in the sandbox's folder, frames of src/wire
+/// multiplexed on them. What comes in is untrusted: a malformed frame closes the channel.
+class Channel : public std::enable_shared_from_this<Channel> {
+ public:
+  /// Makes the FIFOs (mode 0600) in `folder` and opens the host's ends.
+  static std::shared_ptr<Channel> create(asio::io_context& io, const std::string& folder);
+
+  /// Starts a new epoch and waits for the agent's answer. Throws timeout, or unavailable when the channel
+  /// closed.
+  void connect(const wire::Hello& hello, Clock::time_point deadline);
+
+  /// Gives the stream a number under which its frames arrive until close_stream().
+  uint32_t open_stream(std::shared_ptr<Stream> stream);
+  void close_stream(uint32_t id);
+
+  template <class Message>
+  void send(wire::Type type, uint32_t stream, const Message& message) {
+    send_bytes(type, stream, wire::encode(message));
+  }
+  /// Queues without waiting. Sending on a closed channel does nothing: on_closed() has told everybody.
+  void send_bytes(wire::Type type, uint32_t stream, std::string_view payload = {});
+  /// The same for bulk data: waits while much is queued, so that an agent that does not read costs no memory.
+  void send_bulk(wire::Type type, uint32_t stream, std::string_view payload, Clock::time_point deadline);
+
+  /// Ends the channel; every stream hears on_closed(). Safe from any thread, and twice.
+  void close();
+
+ private:
+  Channel(asio::io_context& io, UniqueFd to_agent, UniqueFd from_agent);
+  void read_more();
+  void consume(size_t bytes);
+  void dispatch(const wire::Header& header, std::string_view payload);
+  void write_more();
+
+  asio::posix::stream_descriptor to_agent_, from_agent_;
+  std::vector<char> in_;
+  size_t in_used_ = 0;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<uint32_t, std::shared_ptr<Stream>> streams_;
+  std::deque<std::string> out_;  // complete frames; the first one may be partly written
+  size_t out_written_ = 0, out_bytes_ = 0;
+  uint32_t next_stream_ = 1, epoch_ = 0;
+  bool welcomed_ = false, closed_ = false, writing_ = false;
+};
+
+}  // namespace hutch::sandbox

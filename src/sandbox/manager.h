@@ -1,0 +1,115 @@
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/error.h"
+#include "config/config.h"
+#include "sandbox/id_ranges.h"
+#include "sandbox/io_thread.h"
+#include "sandbox/sandbox.h"
+#include "sandbox/store.h"
+
+namespace hutch::sandbox {
+
+/// What a caller may ask for. What is empty comes from the profile.
+struct CreateRequest {
+  std::string profile, name, workdir;
+  std::optional<uint64_t> memory_bytes;
+  std::optional<double> cpus;
+  std::optional<int64_t> pids;
+  std::optional<int64_t> ttl_s, idle_timeout_s;
+  std::map<std::string, std::string> env, labels;
+};
+
+/// A sandbox that is no more, and why: kept so that the next call can be told.
+struct Ended {
+  Description about;
+  std::string cause;
+  WallClock::time_point ended_at;
+};
+
+/// All sandboxes of this server. Thread-safe. Nothing happens on the host before the first create.
+class Manager {
+ public:
+  explicit Manager(const config::Config& config);
+  /// Ends all sandboxes, however long that takes; shutdown() bounds it.
+  ~Manager();
+
+  std::shared_ptr<Sandbox> create(const CreateRequest& request);
+  /// By id or name. Throws not_found, which names the live ones and says why an ended one has ended.
+  std::shared_ptr<Sandbox> find(const std::string& id_or_name);
+  /// The one for calls that name none, made at the first such call; `fresh` tells whether it was made now.
+  struct DefaultSandbox {
+    std::shared_ptr<Sandbox> sandbox;
+    bool fresh = false;
+    std::string previous_cause;  // why the one before ended; empty when there was none
+  };
+  DefaultSandbox default_sandbox();
+  std::vector<std::shared_ptr<Sandbox>> list() const;
+  std::vector<Ended> ended() const;
+
+  /// Ends it and removes everything of it. False when there was none of that name (any more).
+  bool destroy(const std::string& id_or_name, std::string& id);
+  /// Ends everything and removes what can be removed until `deadline`; what is left is marked for the next
+  /// server.
+  void shutdown(Clock::time_point deadline);
+
+  const config::Config& config() const noexcept { return config_; }
+  runtime::CgroupHost& cgroups();
+
+ private:
+  struct Entry {
+    Record record;
+    runtime::Cgroup cgroup;
+    uint32_t first_id = 0;
+    std::shared_ptr<Sandbox> sandbox;  // null while it is being made
+  };
+
+  using Entries = std::map<std::string, std::shared_ptr<Entry>>;  // by id
+
+  void prepare_host();
+  std::shared_ptr<Entry> reserve(const CreateRequest& request, const std::string& profile);
+  std::shared_ptr<Sandbox> build(Entry& entry, Description about, const config::SandboxDefaults& settings,
+                                 const CreateRequest& request);
+  void check_enforced(const CreateRequest& request, const runtime::Isolation& isolation) const;
+  runtime::Runtime& choose_runtime(const std::string& wanted);
+  void make_workdir(Sandbox& sandbox) const;
+  void remove(const std::string& id);
+  bool remove_traces(Entry& entry, Clock::time_point deadline);
+  Clock::time_point end_overdue();
+  void housekeep(const std::stop_token& stop);
+  Entries::iterator find_entry(const std::string& id_or_name);
+  Error unknown(const std::string& id_or_name) const;
+
+  const config::Config config_;
+  Store store_;
+  IdRanges ids_;
+  std::mutex prepare_mutex_, default_mutex_;
+  std::optional<runtime::CgroupHost> cgroups_;
+  std::map<std::string, std::vector<std::unique_ptr<runtime::Runtime>>> runtimes_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable_any changed_;
+  Entries entries_;
+  std::deque<Ended> ended_;            // the latest last, bounded
+  std::deque<std::string> to_remove_;  // ended by themselves, to be cleaned up
+  bool look_again_ = false;            // for the housekeeper: something came that may end sooner
+  bool stopping_ = false;
+  std::string default_id_;
+
+  IoThread io_;
+  std::jthread
+      housekeeper_;  // ends what is over its time, removes what has ended; last: uses all of the above
+};
+
+}  // namespace hutch::sandbox

@@ -1,0 +1,230 @@
+#include "sandbox/sandbox.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+
+#include "base/log.h"
+#include "base/sys.h"
+
+namespace hutch::sandbox {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr auto kFileTimeout = 60s;
+
+std::string log_path(uint32_t number) {
+  return fmt::format("/var/log/hutch/{}.log", number);
+}
+
+UniqueFd duplicate(int fd) {
+  UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+  if (!copy) throw sys_error(errno, "dup");
+  return copy;
+}
+
+}  // namespace
+
+/// While one of these lives, the sandbox is not idle.
+class Sandbox::Activity {
+ public:
+  explicit Activity(Sandbox& sandbox) : sandbox_(sandbox) {
+    const std::lock_guard lock(sandbox_.mutex_);
+    if (sandbox_.ended_)
+      throw Error(Errc::not_found,
+                  fmt::format("sandbox {} has ended: {}", sandbox_.about_.id, sandbox_.cause_))
+          .hint("make a new one with sandbox_create");
+    ++sandbox_.active_calls_;
+  }
+  ~Activity() {
+    const std::lock_guard lock(sandbox_.mutex_);
+    --sandbox_.active_calls_;
+    sandbox_.last_used_ = Clock::now();
+    sandbox_.last_used_wall_ = WallClock::now();
+  }
+  Activity(const Activity&) = delete;
+  Activity& operator=(const Activity&) = delete;
+
+ private:
+  Sandbox& sandbox_;
+};
+
+Sandbox::Sandbox(asio::io_context& io, Description description, runtime::Container container,
+                 runtime::Cgroup cgroup, std::shared_ptr<Channel> channel, std::string layer_folder)
+    : about_(std::move(description)),
+      container_(std::move(container)),
+      cgroup_(std::move(cgroup)),
+      channel_(std::move(channel)),
+      layer_folder_(std::move(layer_folder)),
+      pidfd_watch_(io, duplicate(container_.pidfd.get()).release()) {}
+
+void Sandbox::watch(std::function<void()> on_end) {
+  on_end_ = std::move(on_end);
+  // A pidfd becomes readable when its process ends.
+  pidfd_watch_.async_wait(asio::posix::stream_descriptor::wait_read,
+                          [weak = weak_from_this()](asio::error_code err) {
+                            const auto self = weak.lock();
+                            if (!err && self) self->on_process_end();
+                          });
+}
+
+void Sandbox::on_process_end() {
+  const uint64_t oom_kills = cgroup_.oom_kills();
+  {
+    const std::lock_guard lock(mutex_);
+    ended_ = true;
+    if (cause_.empty() && about_.ttl > 0s && Clock::now() - started_ >= about_.ttl)
+      cause_ = "its lifetime was over";
+    if (cause_.empty())
+      cause_ = oom_kills > 0 ? "its agent ended after the memory limit was reached"
+                             : "its agent was killed from outside";
+  }
+  log::info("{} ended: {}", about_.id, cause());
+  channel_->close();
+  if (on_end_) on_end_();
+}
+
+void Sandbox::end(const std::string& cause) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (cause_.empty()) cause_ = cause;
+  }
+  pidfd_signal(container_.pidfd.get(), SIGKILL);
+}
+
+std::string Sandbox::cause() const {
+  const std::lock_guard lock(mutex_);
+  return cause_;
+}
+
+bool Sandbox::wait_until_ended(Clock::time_point deadline) const noexcept {
+  return wait_for_end(container_.pidfd.get(), deadline);
+}
+
+std::string Sandbox::absolute(const std::string& path) const {
+  if (path.empty()) return about_.workdir;
+  return path.front() == '/' ? path : about_.workdir + "/" + path;
+}
+
+CommandSpec Sandbox::command_spec(const ExecSpec& spec, uint32_t number) const {
+  CommandSpec command;
+  command.argv = spec.argv;
+  command.env = about_.env;
+  for (const auto& [name, value] : spec.env) command.env[name] = value;
+  command.workdir = absolute(spec.workdir);
+  command.input = spec.input;
+  command.input_fd = spec.input_fd;
+  command.timeout = spec.timeout;
+  command.merge_output = spec.merge_output;
+  command.output_limit = spec.output_limit;
+  command.log_path = log_path(number);
+  command.log_max_bytes = about_.log_max_bytes;
+  command.stop = spec.stop;
+  command.on_progress = spec.on_progress;
+  command.on_output = spec.on_output;
+  return command;
+}
+
+/// bash where the sandbox has it, else sh: found out by the first command.
+CommandResult Sandbox::run_with_shell(const ExecSpec& spec, CommandSpec& command) {
+  if (!no_bash_) {
+    command.argv = {"/bin/bash", "-c", spec.command};
+    try {
+      return run_command(*channel_, command);
+    } catch (const Error& e) {
+      if (e.code() != Errc::not_found ||
+          std::string_view(e.what()).find("/bin/bash") == std::string_view::npos)
+        throw;
+      no_bash_ = true;
+    }
+  }
+  command.argv = {"/bin/sh", "-c", spec.command};
+  return run_command(*channel_, command);
+}
+
+ExecResult Sandbox::exec(const ExecSpec& spec) {
+  const Activity activity(*this);
+  const uint32_t number = next_command_++;
+  CommandSpec command = command_spec(spec, number);
+  const uint64_t oom_kills = cgroup_.oom_kills();
+  ExecResult result;
+  static_cast<CommandResult&>(result) =
+      spec.argv.empty() ? run_with_shell(spec, command) : run_command(*channel_, command);
+  if (result.log_bytes > 0) result.log = command.log_path;
+  const bool was_killed = result.signal == SIGKILL || result.exit_code == 128 + SIGKILL;
+  if (was_killed || result.exit_code != 0) result.oom_kills = cgroup_.oom_kills() - oom_kills;
+  if (was_killed && result.oom_kills > 0 && result.end != End::timed_out && result.end != End::cancelled)
+    result.end = End::oom_killed;
+  count_log(number, result.log_bytes);
+  return result;
+}
+
+void Sandbox::count_log(uint32_t number, uint64_t bytes) {
+  std::vector<std::string> too_old{"rm", "-f", "--"};
+  {
+    const std::lock_guard lock(mutex_);
+    if (bytes == 0) return;
+    logs_.emplace_back(number, bytes);
+    for (logs_bytes_ += bytes; logs_bytes_ > about_.logs_max_bytes && logs_.size() > 1; logs_.pop_front()) {
+      logs_bytes_ -= logs_.front().second;
+      too_old.push_back(log_path(logs_.front().first));
+    }
+  }
+  if (too_old.size() == 3) return;
+  CommandSpec remove;
+  remove.argv = std::move(too_old);
+  remove.env = about_.env;
+  remove.workdir = "/";
+  remove.timeout = 10s;
+  (void)run_command(*channel_, remove);
+}
+
+FileInfo Sandbox::read_file(const std::string& path, uint64_t max_bytes,
+                            const std::function<void(std::string_view)>& sink, std::stop_token stop) {
+  const Activity activity(*this);
+  return sandbox::read_file(*channel_, absolute(path), max_bytes, sink,
+                            {Clock::now() + kFileTimeout, std::move(stop)});
+}
+
+FileInfo Sandbox::write_file(const std::string& path, std::string_view content, const WriteOptions& options,
+                             std::stop_token stop) {
+  const Activity activity(*this);
+  return sandbox::write_file(*channel_, absolute(path), content, options,
+                             {Clock::now() + kFileTimeout, std::move(stop)});
+}
+
+void Sandbox::list_files(const std::string& path, uint32_t depth,
+                         const std::function<bool(const FileEntry&)>& visit, std::stop_token stop) {
+  const Activity activity(*this);
+  sandbox::list_files(*channel_, absolute(path), depth, visit,
+                      {Clock::now() + kFileTimeout, std::move(stop)});
+}
+
+Usage Sandbox::usage() const {
+  return {cgroup_.usage(), sys::tree_bytes(layer_folder_)};
+}
+
+WallClock::time_point Sandbox::last_used() const {
+  const std::lock_guard lock(mutex_);
+  return last_used_wall_;
+}
+
+std::optional<WallClock::time_point> Sandbox::expires_at() const {
+  if (about_.ttl == 0s) return std::nullopt;
+  return about_.created_at + about_.ttl;
+}
+
+std::optional<Clock::time_point> Sandbox::ends_at() const {
+  const std::lock_guard lock(mutex_);
+  std::optional<Clock::time_point> when;
+  if (about_.ttl > 0s) when = started_ + about_.ttl;
+  if (about_.idle_timeout > 0s) {
+    const auto idle_end = (active_calls_ > 0 ? Clock::now() : last_used_) + about_.idle_timeout;
+    if (!when || idle_end < *when) when = idle_end;
+  }
+  return when;
+}
+
+}  // namespace hutch::sandbox

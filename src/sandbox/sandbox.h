@@ -1,0 +1,125 @@
+#pragma once
+
+#include <asio/posix/stream_descriptor.hpp>
+#include <atomic>
+#include <chrono>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/runtime.h"
+#include "sandbox/channel.h"
+#include "sandbox/command.h"
+#include "sandbox/files.h"
+
+namespace hutch::sandbox {
+
+using WallClock = std::chrono::system_clock;
+
+/// What a sandbox is like for the one who made it. Fixed at its creation.
+struct Description {
+  std::string id, name, profile, runtime, workdir;
+  std::map<std::string, std::string> env, labels;
+  runtime::Limits limits;
+  runtime::Isolation isolation;
+  std::chrono::seconds ttl{0}, idle_timeout{0};  // 0 = none
+  uint64_t log_max_bytes = 0, logs_max_bytes = 0;
+  WallClock::time_point created_at;
+  std::chrono::milliseconds create_time{0};
+};
+
+struct ExecSpec {
+  std::string command;                     // for bash where there is one, else sh
+  std::vector<std::string> argv;           // instead of `command`
+  std::string workdir;                     // empty = the sandbox's; relative = below it
+  std::map<std::string, std::string> env;  // on top of the sandbox's
+  std::string input;
+  int input_fd = -1;  // of ours, passed on until its end; instead of `input`
+  std::chrono::milliseconds timeout{120'000};
+  bool merge_output = false;
+  size_t output_limit = 10'000;
+  std::stop_token stop;
+  std::function<void(const std::string&)> on_progress;
+  std::function<void(int, std::string_view)> on_output;
+};
+
+struct ExecResult : CommandResult {
+  std::string log;         // path inside of the whole output; empty when it printed nothing
+  uint64_t oom_kills = 0;  // processes that its memory limit cost, the main one or others
+};
+
+struct Usage {
+  runtime::CgroupUsage cgroup;
+  uint64_t disk_bytes = 0;
+};
+
+/// One running sandbox: its agent's channel, its container, its limits. Thread-safe. It ends by end(), by its
+/// own death, or by its lifetime; `on_end` then hears of it once, on the I/O thread or the caller's.
+class Sandbox : public std::enable_shared_from_this<Sandbox> {
+ public:
+  Sandbox(asio::io_context& io, Description description, runtime::Container container, runtime::Cgroup cgroup,
+          std::shared_ptr<Channel> channel, std::string layer_folder);
+
+  /// Begins to watch the container's process. `on_end` must not block.
+  void watch(std::function<void()> on_end);
+
+  const Description& about() const noexcept { return about_; }
+  /// `path` made absolute by the working folder.
+  std::string absolute(const std::string& path) const;
+
+  ExecResult exec(const ExecSpec& spec);
+  FileInfo read_file(const std::string& path, uint64_t max_bytes,
+                     const std::function<void(std::string_view)>& sink, std::stop_token stop);
+  FileInfo write_file(const std::string& path, std::string_view content, const WriteOptions& options,
+                      std::stop_token stop);
+  void list_files(const std::string& path, uint32_t depth, const std::function<bool(const FileEntry&)>& visit,
+                  std::stop_token stop);
+  Usage usage() const;
+
+  bool running() const noexcept { return !ended_; }
+  WallClock::time_point last_used() const;
+  std::optional<WallClock::time_point> expires_at() const;
+  /// When its lifetime or its idle time is over, with what is known now; nothing while a call runs or when
+  /// there is no end.
+  std::optional<Clock::time_point> ends_at() const;
+
+  /// Notes why, and ends everything inside. Does not wait.
+  void end(const std::string& cause);
+  /// Why it ended; empty while it runs.
+  std::string cause() const;
+  bool wait_until_ended(Clock::time_point deadline) const noexcept;
+  const runtime::Cgroup& cgroup() const noexcept { return cgroup_; }
+
+ private:
+  class Activity;  // a call that keeps it from being idle
+  CommandSpec command_spec(const ExecSpec& spec, uint32_t number) const;
+  CommandResult run_with_shell(const ExecSpec& spec, CommandSpec& command);
+  void count_log(uint32_t number, uint64_t bytes);
+  void on_process_end();
+
+  Description about_;
+  runtime::Container container_;
+  runtime::Cgroup cgroup_;
+  std::shared_ptr<Channel> channel_;
+  std::string layer_folder_;
+  asio::posix::stream_descriptor pidfd_watch_;
+  std::function<void()> on_end_;
+
+  std::atomic<bool> ended_{false}, no_bash_{false};
+  std::atomic<uint32_t> next_command_{1};
+  const Clock::time_point started_ = Clock::now();
+  mutable std::mutex mutex_;
+  std::string cause_;
+  int active_calls_ = 0;
+  Clock::time_point last_used_ = Clock::now();
+  WallClock::time_point last_used_wall_ = WallClock::now();
+  std::deque<std::pair<uint32_t, uint64_t>> logs_;  // number, bytes; oldest first
+  uint64_t logs_bytes_ = 0;
+};
+
+}  // namespace hutch::sandbox

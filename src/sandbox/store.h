@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/process.h"
+#include "runtime/cgroup.h"
+
+namespace hutch::sandbox {
+
+/// What is on disk about one sandbox, written before anything of it is made: enough to remove all of it after
+/// a crash.
+struct Record {
+  std::string id, name, profile, runtime;
+  std::string state = "creating";  // creating, running, ending
+  int64_t pid = 0;                 // of the agent; 0 = not known yet
+  uint64_t start_time = 0;         // of that process, see process_start_time()
+  bool cgroup_v2 = false;
+  std::map<std::string, std::string> cgroups;
+};
+
+/// Kills the agent that the record names, if it still is that process, and waits for its end: as PID 1 of its
+/// namespace it takes everything inside with it. False when it has not ended by `deadline`.
+bool end_recorded_agent(const Record& record, Clock::time_point deadline);
+
+/// The data folder as one server sees it: what all servers share, and a folder of its own under `servers/`,
+/// held by a file lock for as long as the process lives.
+class Store {
+ public:
+  /// Makes nothing yet: hosts start servers only to ask for their version.
+  explicit Store(std::string home) : home_(std::move(home)) {}
+  ~Store();
+  Store(const Store&) = delete;
+  Store& operator=(const Store&) = delete;
+
+  /// Makes the folders and takes the lock. Throws an Error that says what to do when the folder cannot be
+  /// used.
+  void open();
+  const std::string& home() const noexcept { return home_; }
+  const std::string& server_id() const noexcept { return server_id_; }
+
+  /// Removes whatever servers that are dead left behind: processes, cgroups, folders. Returns the sandboxes'
+  /// ids.
+  std::vector<std::string> remove_leftovers();
+
+  std::string sandbox_folder(const std::string& id) const;
+  void create_sandbox_folder(const std::string& id) const;
+  void write_record(const Record& record) const;
+  bool remove_sandbox_folder(const std::string& id) const noexcept;
+
+ private:
+  std::string home_, server_id_, folder_;
+  UniqueFd lock_;
+};
+
+}  // namespace hutch::sandbox

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+/// The frames that travel between the host and the guest agent, over one duplex byte channel.
+///
+/// Both ends are the same machine and the same build, so integers are in host byte order; the version byte
+/// refuses a peer of another build. Everything that comes out of a sandbox is untrusted: lengths are checked
+/// before use, and a frame that breaks a rule ends the channel (host side) or is ignored (agent side).
+namespace hutch::wire {
+
+inline constexpr uint8_t kVersion = 1;
+inline constexpr uint32_t kMaxPayload = 256 * 1024;  // one exec request: argv, environment, working folder
+inline constexpr uint32_t kDataChunk = 32 * 1024;    // largest piece of a stream in one frame
+inline constexpr uint32_t kWindow = 512 * 1024;      // bytes a sender may have under way on one stream
+inline constexpr uint32_t kInputWindow = 64 * 1024;  // the same for `input` frames: what the agent buffers
+
+enum class Type : uint8_t {
+  // host to agent
+  hello = 1,   // Hello: a new epoch begins, frames of older ones are dropped
+  ping,        // answered by pong with the same stream id
+  exec,        // Exec: start a command on this stream
+  input,       // bytes for the command's standard input
+  input_end,   // end of standard input
+  end_tree,    // EndTree: end every process of the stream's command
+  signal,      // Signal: to the main process's group
+  credit,      // Credit: the receiver has consumed this many bytes of the stream
+  read_file,   // ReadFile: answered by file_info, data..., done
+  write_file,  // WriteFile: answered by ready; then data..., commit; answered by file_info
+  list_files,  // ListFiles: answered by data (packed Entry records)..., done
+  commit,      // the written file takes its place
+  cancel,      // the host wants nothing more of a file stream: answered by nothing
+  lifetime,    // Lifetime: when the sandbox has to end by itself
+  // agent to host
+  welcome = 64,  // Welcome: answer to hello
+  pong,
+  started,    // Started: the command runs
+  output,     // bytes of standard output (flag 0) or standard error (flag 1)
+  exited,     // Exited: the main process ended, its output is complete
+  tree_gone,  // nothing of the command is left; the stream id is free again
+  ready,      // the file can be written
+  file_info,  // FileInfo
+  data,       // bytes of a file or listing; also host to agent for write_file
+  done,       // end of data
+  failed,     // Failed: the request of this stream did not work; the stream id is free again
+};
+
+/// In front of every payload; 16 bytes, no padding.
+struct Header {
+  uint32_t payload_bytes = 0;
+  uint32_t stream = 0;  // chosen by the host, unique among live streams; 0 = the connection itself
+  uint32_t epoch = 0;   // chosen at random by the host at each hello
+  Type type{};
+  uint8_t flags = 0;
+  uint8_t version = kVersion;
+  uint8_t reserved = 0;
+};
+static_assert(sizeof(Header) == 16);
+
+/// Complete and sane as far as the header can tell.
+inline bool valid(const Header& h) {
+  return h.version == kVersion && h.payload_bytes <= kMaxPayload;
+}
+
+}  // namespace hutch::wire

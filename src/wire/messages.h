@@ -1,0 +1,184 @@
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "wire/codec.h"
+#include "wire/frame.h"
+
+/// The payloads of the frames in frame.h, one struct a type. Times are milliseconds, sizes bytes.
+namespace hutch::wire {
+
+struct Hello {
+  uint64_t orphan_ttl_ms = 0;  // without a host for this long the agent ends the sandbox
+  uint64_t ends_in_ms = 0;     // lifetime that is left; 0 = no end
+  template <class C>
+  void fields(C& c) {
+    c(orphan_ttl_ms, ends_in_ms);
+  }
+};
+
+struct Welcome {
+  uint32_t commands = 0;  // command trees that are alive from earlier epochs
+  template <class C>
+  void fields(C& c) {
+    c(commands);
+  }
+};
+
+struct Lifetime {
+  uint64_t ends_in_ms = 0;
+  template <class C>
+  void fields(C& c) {
+    c(ends_in_ms);
+  }
+};
+
+struct Exec {
+  static constexpr uint8_t kMergeOutput = 1;  // standard error goes to the same pipe as standard output
+  static constexpr uint8_t kInput = 2;        // `input` frames follow; otherwise standard input is /dev/null
+
+  StringList argv;
+  StringList env;
+  std::string_view workdir;
+  std::string_view log_path;   // empty = no log; made at the first byte of output, without following links
+  uint64_t log_max_bytes = 0;  // output past this is not logged
+  uint8_t options = 0;
+  template <class C>
+  void fields(C& c) {
+    c(argv, env, workdir, log_path, log_max_bytes, options);
+  }
+};
+
+struct Started {
+  uint32_t pid = 0;        // as seen inside the sandbox; 0 = its supervisor was killed before it said so
+  uint64_t log_bytes = 0;  // written to the log before the first `output` of this epoch
+  template <class C>
+  void fields(C& c) {
+    c(pid, log_bytes);
+  }
+};
+
+struct EndTree {
+  uint32_t grace_ms = 0;  // SIGTERM first and SIGKILL after this long; 0 = SIGKILL at once
+  template <class C>
+  void fields(C& c) {
+    c(grace_ms);
+  }
+};
+
+struct Signal {
+  uint32_t number = 0;
+  template <class C>
+  void fields(C& c) {
+    c(number);
+  }
+};
+
+struct Credit {
+  uint32_t bytes = 0;
+  template <class C>
+  void fields(C& c) {
+    c(bytes);
+  }
+};
+
+struct Exited {
+  static constexpr uint8_t kSupervisorLost =
+      1;  // something inside killed the supervisor; its strays were ended
+
+  int32_t exit_code = -1;     // -1 when a signal ended it
+  uint32_t signal = 0;        // 0 when it exited
+  uint32_t left_running = 0;  // processes of the tree that live on
+  uint64_t cpu_us = 0;        // user and system time of the main process and its reaped children
+  uint64_t max_rss_kib = 0;
+  uint64_t log_bytes = 0;
+  uint8_t flags = 0;
+  template <class C>
+  void fields(C& c) {
+    c(exit_code, signal, left_running, cpu_us, max_rss_kib, log_bytes, flags);
+  }
+};
+
+struct ReadFile {
+  std::string_view path;  // absolute; resolved beneath the sandbox's root by the kernel
+  uint64_t offset = 0;
+  uint64_t max_bytes = 0;  // 0 = to the end
+  template <class C>
+  void fields(C& c) {
+    c(path, offset, max_bytes);
+  }
+};
+
+/// What identifies one state of a file: it changes when the content does.
+struct FileState {
+  uint64_t inode = 0, size = 0;
+  int64_t mtime_ns = 0, ctime_ns = 0;
+  template <class C>
+  void fields(C& c) {
+    c(inode, size, mtime_ns, ctime_ns);
+  }
+  bool operator==(const FileState&) const = default;
+};
+
+struct FileInfo {
+  FileState state;
+  uint32_t mode = 0;    // type and permission bits, as in stat(2)
+  uint8_t created = 0;  // write_file: there was none before
+  template <class C>
+  void fields(C& c) {
+    state.fields(c);
+    c(mode, created);
+  }
+};
+
+struct WriteFile {
+  static constexpr uint8_t kCreateNew = 1;   // fails with EEXIST when there is one
+  static constexpr uint8_t kAppend = 2;      // adds to the end, not atomic
+  static constexpr uint8_t kExecutable = 4;  // adds x wherever r is set
+  static constexpr uint8_t kExpect = 8;      // fails with ESTALE unless the file is still in `expected` state
+  static constexpr uint8_t kMakeParents = 16;
+
+  std::string_view path;
+  uint8_t options = 0;
+  uint32_t mode = 0644;  // of a new file; an existing one keeps its own, and its owner
+  FileState expected;
+  template <class C>
+  void fields(C& c) {
+    c(path, options, mode);
+    expected.fields(c);
+  }
+};
+
+struct ListFiles {
+  std::string_view path;
+  uint32_t depth = 1;
+  template <class C>
+  void fields(C& c) {
+    c(path, depth);
+  }
+};
+
+/// One record of a listing; records are packed into `data` frames and never split.
+struct Entry {
+  std::string_view path;    // relative to the listed folder
+  std::string_view target;  // of a symbolic link
+  uint32_t mode = 0;
+  uint64_t size = 0;
+  int64_t mtime_s = 0;
+  template <class C>
+  void fields(C& c) {
+    c(path, target, mode, size, mtime_s);
+  }
+};
+
+struct Failed {
+  int32_t error = 0;      // errno
+  std::string_view step;  // the call and its object, such as "chdir /nope"
+  template <class C>
+  void fields(C& c) {
+    c(error, step);
+  }
+};
+
+}  // namespace hutch::wire

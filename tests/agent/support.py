@@ -1,0 +1,39 @@
+"""What the tests of the agent share."""
+
+import sys
+import tempfile
+import time
+import unittest
+
+import sandbox
+
+SKIP = 77  # Meson's exit status for a skipped test
+
+
+class SandboxTest(unittest.TestCase):
+    """One sandbox a test; afterwards nothing of it may be left inside."""
+
+    def setUp(self):
+        self.sandbox = sandbox.Sandbox()
+        self.client = self.sandbox.client
+        folder = tempfile.TemporaryDirectory(prefix="agent-files-")
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        self.addCleanup(self.sandbox.close)
+        self.addCleanup(self.check_nothing_left)
+
+    def check_nothing_left(self):
+        if self.sandbox.process.poll() is not None:
+            return
+        # Supervisors end right after their last message; there is no event to wait for from outside.
+        end = time.monotonic() + 5
+        while (left := self.sandbox.processes()) and time.monotonic() < end:
+            time.sleep(0.002)
+        self.assertEqual(left, [])
+
+
+def main():
+    if not sandbox.possible():
+        print("cannot make a pid namespace here", file=sys.stderr)
+        sys.exit(SKIP)
+    unittest.main()

@@ -1,0 +1,157 @@
+"""The channel: lost hosts, takeover, lifetimes, broken frames."""
+
+import os
+import random
+import select
+import struct
+import unittest
+
+import support
+import sandbox
+from wire import HEADER, INPUT, MAX_PAYLOAD, NAMES, TYPES, VERSION, Client, Timeout, strings, text
+
+
+class Channel(support.SandboxTest):
+    def ended(self, box, timeout=10):
+        """Waits for the end of PID 1."""
+        pidfd = os.pidfd_open(box.process.pid)
+        try:
+            return bool(select.select([pidfd], [], [], timeout)[0])
+        finally:
+            os.close(pidfd)
+
+    def test_hosts_come_and_go(self):
+        for _ in range(5):
+            self.sandbox.disconnect(self.client)
+            self.client = self.sandbox.connect()
+            self.assertEqual(self.client.run("echo x").out, b"x\n")
+
+    def test_commands_live_on_and_their_output_waits(self):
+        log = self.folder + "/log"
+        stream = self.client.start("echo one; read x; echo $x", log=log, options=INPUT)
+        self.client.expect("started", stream)
+        self.client.expect("output", stream)
+        self.sandbox.disconnect(self.client)
+        self.client = self.sandbox.connect()
+        self.assertEqual(self.client.welcome.commands, 1)
+        self.assertEqual(self.client.expect("started", stream).log_bytes, 4)
+        self.assertEqual(self.client.expect("credit", stream).bytes, 64 * 1024)
+        self.client.send("input", stream, b"two\n")
+        result = self.client.collect(stream)
+        self.assertEqual((result.out, result.log_bytes), (b"two\n", 8))
+        self.client.expect("tree_gone", stream)
+
+    def test_ended_command_is_told_to_the_next_host(self):
+        gate = self.folder + "/gate"
+        os.mkfifo(gate)
+        stream = self.client.start(f"cat {gate}; exit 5")
+        self.client.expect("started", stream)
+        self.sandbox.disconnect(self.client)
+        with open(gate, "w") as file:
+            file.write("late")
+        self.client = self.sandbox.connect()
+        result = self.client.collect(stream)
+        self.assertEqual((result.exit_code, result.out), (5, b"late"))
+        self.client.expect("tree_gone", stream)
+
+    def test_host_that_dies_in_the_middle_of_a_frame(self):
+        whole = HEADER.pack(100, 7, self.client.epoch, TYPES["exec"], 0, VERSION, 0) + b"\1" * 100
+        for cut in (1, 15, 16, 17, 60, 115):
+            self.client.raw(whole[:cut])
+            old = self.client
+            # The next one opens before the first is gone: the agent never sees the channel without writer.
+            self.client = self.sandbox.connect(takeover=True)
+            self.sandbox.disconnect(old)
+            self.assertEqual(self.client.run("echo x").out, b"x\n")
+            self.client.raw(whole[:cut])
+            self.sandbox.disconnect(self.client)
+            self.client = self.sandbox.connect(takeover=True)
+            self.client.ping()
+
+    def test_host_that_dies_with_a_full_channel(self):
+        self.client.auto_credit = False
+        streams = [self.client.start("yes") for _ in range(4)]
+        for stream in streams:
+            self.client.expect("started", stream)
+        self.sandbox.disconnect(self.client)
+        self.client = self.sandbox.connect()
+        for stream in streams:
+            self.client.end_tree(stream)
+            self.client.collect(stream)
+            self.client.expect("tree_gone", stream)
+
+    def test_frames_of_other_epochs_are_dropped(self):
+        self.client.send("ping", 5, epoch=99)
+        self.client.send("exec", 6, strings(["true"]), epoch=99)
+        self.client.ping()
+        self.assertNotIn(5, self.client.queues)
+        self.assertNotIn(6, self.client.queues)
+
+    def test_orphan_ttl_ends_the_sandbox(self):
+        self.client.hello(orphan_ttl_ms=100)
+        self.client.expect("started", self.client.start(["sleep", "300"]))
+        self.sandbox.disconnect(self.client)
+        self.assertTrue(self.ended(self.sandbox))
+
+    def test_lifetime_ends_the_sandbox(self):
+        self.client.send("lifetime", 0, struct.pack("<Q", 10_000_000))
+        self.client.ping()
+        self.client.send("lifetime", 0, struct.pack("<Q", 100))
+        self.assertTrue(self.ended(self.sandbox))
+
+    def test_no_host_no_cpu(self):
+        self.sandbox.disconnect(self.client)
+        pid = self.sandbox.agent_pid()
+
+        def switches():
+            with open(f"/proc/{pid}/status") as file:
+                return sum(int(line.split()[1]) for line in file if "ctxt_switches" in line)
+
+        self.client = self.sandbox.connect()
+        self.client.ping()
+        before = switches()
+        with self.assertRaises(Timeout):
+            self.client.receive(0, timeout=0.3)
+        self.assertEqual(switches(), before)
+
+    def test_random_frames(self):
+        """Seeded; every type with payloads that are random, cut, or lie about lengths."""
+        dice = random.Random(20)
+        sane = [strings(["true"]), text("/tmp/x"), struct.pack("<QQ", 1, 2), b"", b"\xff" * 40,
+                text("/etc/passwd") + struct.pack("<QQ", 0, 0),
+                strings(["sh", "-c", "sleep 1"]) + strings([]) + text("/") + text("") + struct.pack("<QB", 0, 3)]
+        kinds = [kind for name, kind in TYPES.items() if kind < 64 and name not in ("hello", "lifetime")]
+        self.client.auto_credit = False
+        for _ in range(3000):
+            payload = dice.choice(sane)
+            payload = payload[:dice.randrange(len(payload) + 1)] + dice.randbytes(dice.choice([0, 0, 3, 100]))
+            kind = dice.choice(kinds + [dice.randrange(256)])
+            if NAMES.get(kind) in ("hello", "lifetime"):
+                continue
+            # Also from an old stream, an old epoch, or with flags.
+            self.client.raw(HEADER.pack(len(payload), dice.randrange(2000, 2020),
+                                        dice.choice([1, 1, 1, 2]), kind, dice.randrange(256), VERSION, 0) + payload)
+        self.client.ping()
+        for _ in range(200):
+            self.client.raw(dice.randbytes(dice.randrange(1, 3000)))
+        self.client.raw(b"\xff" * (MAX_PAYLOAD + HEADER.size))
+        self.client.hello()
+        self.client.auto_credit = True
+        self.assertEqual(self.client.run("echo alive").out, b"alive\n")
+        for stream in range(2000, 2020):
+            self.client.end_tree(stream)
+            self.client.send("cancel", stream)
+        self.client.ping()
+
+
+class Unheard(unittest.TestCase):
+    def test_agent_without_pid_namespace_mates_starts_without_host(self):
+        box = sandbox.Sandbox(hello=False)
+        self.addCleanup(box.close)
+        box.client.send("ping", 1)  # before hello: nothing
+        box.client.hello()
+        self.assertNotIn(1, box.client.queues)
+
+
+if __name__ == "__main__":
+    support.main()

@@ -1,0 +1,54 @@
+// One right call for every tool, in an order that works on one server: the real clients go through this list.
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+export const hutch = path.resolve(process.env.HUTCH ?? path.join(here, '../../build/src/hutch'));
+if (!existsSync(hutch)) throw new Error(`no binary ${hutch}: build first or set $HUTCH`);
+
+// `text` must be in what the model sees, `field` in structuredContent.
+export const calls = [
+  { tool: 'sandbox_list_profiles', args: {}, text: /default/, field: 'profiles' },
+  { tool: 'sandbox_create', args: { name: 'real-client', memory: '256m', labels: { by: 'test' } }, text: /sbx-/, field: 'sandbox_id' },
+  { tool: 'sandbox_list', args: {}, text: /sbx-/, field: 'sandboxes' },
+  { tool: 'sandbox_write_file', args: { sandbox_id: 'real-client', path: 'a.py', content: 'print(6 * 7)\n' }, text: /a\.py/, field: 'sha256' },
+  { tool: 'sandbox_edit_file', args: { sandbox_id: 'real-client', path: 'a.py', edits: [{ old_str: '6 * 7', new_str: '6 * 9' }] }, text: /6 \* 9/, field: 'replacements' },
+  { tool: 'sandbox_read_file', args: { sandbox_id: 'real-client', path: 'a.py' }, text: /6 \* 9/, field: 'total_lines' },
+  { tool: 'sandbox_list_files', args: { sandbox_id: 'real-client' }, text: /a\.py/, field: 'entries' },
+  { tool: 'sandbox_exec', args: { sandbox_id: 'real-client', command: 'python3 a.py' }, text: /54/, field: 'exit_code' },
+  { tool: 'sandbox_eval', args: { sandbox_id: 'real-client', code: '2 ** 10', language: 'python' }, text: /1024/, field: 'end' },
+  { tool: 'sandbox_info', args: { sandbox_id: 'real-client' }, text: /real-client|sbx-/, field: 'limits' },
+  { tool: 'sandbox_destroy', args: { sandbox_id: 'real-client' }, text: /sbx-/, field: 'destroyed' },
+];
+
+// Arguments with which a tool does something sensible on a fresh server, without the calls before it.
+export const alone = {
+  sandbox_write_file: { path: 'a.txt', content: 'x\n' },
+  sandbox_edit_file: { path: '/workspace/none', edits: [{ old_str: 'a', new_str: 'b' }] }, // isError: no such file
+  sandbox_read_file: { path: '/etc/passwd' },
+  sandbox_exec: { command: 'echo 54' },
+  sandbox_eval: { code: '2 ** 10', language: 'python' },
+  sandbox_destroy: { sandbox_id: 'sbx-000000000000' }, // gone already: a success
+};
+
+export function freshHome() {
+  const home = mkdtempSync(path.join(tmpdir(), 'hutch-client-'));
+  return { home, remove: () => rmSync(home, { recursive: true, force: true }) };
+}
+
+// Command and arguments of the server, behind the recorder when recordings are asked for.
+export function server(...args) {
+  const record = process.env.HUTCHTEST_RECORD_DIR;
+  return record
+    ? { command: 'python3', args: [path.join(here, '../support/record.py'), record, '--', hutch, 'mcp', ...args] }
+    : { command: hutch, args: ['mcp', ...args] };
+}
+
+export function serverEnv(home) {
+  const env = { HUTCH_HOME: home, HOME: home };
+  for (const name of ['PATH', 'ASAN_OPTIONS', 'UBSAN_OPTIONS', 'TSAN_OPTIONS', 'HUTCHTEST_LEAK_ROOT'])
+    if (process.env[name]) env[name] = process.env[name];
+  return env;
+}

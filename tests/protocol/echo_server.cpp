@@ -1,0 +1,166 @@
+/// The protocol core with toy tools: what the protocol tests drive. Takes no notice of sandboxes.
+///
+///     echo_server [--structured] [--message-max BYTES] [--pending N] [--threads N] [--progress-interval MS]
+#include <condition_variable>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+#include <mutex>
+#include <string>
+
+#include "mcp/server.h"
+#include "rpc/claim_stdio.h"
+
+namespace {
+
+using namespace hutch;
+using mcp::NoArgs;
+
+struct EchoArgs {
+  std::string text;
+  int64_t repeat = 1;
+
+  template <class V>
+  void describe(V& v) {
+    v.required("text", text, "What to say.", {.max = 100'000});
+    v.optional("repeat", repeat, "How often.", {.min = 1, .max = 1'000'000});
+  }
+};
+
+struct EchoResult {
+  std::string text;
+
+  template <class V>
+  void describe(V& v) {
+    v.required("text", text, "What was said.");
+  }
+};
+
+struct SlowArgs {
+  bool ignores_progress = false;
+  std::string said = "working";
+
+  template <class V>
+  void describe(V& v) {
+    v.optional("ignores_progress", ignores_progress, "Report nothing.");
+    v.optional("said", said, "Progress message.");
+  }
+};
+
+struct SlowResult {
+  std::string end;
+
+  template <class V>
+  void describe(V& v) {
+    v.required("end", end, "How it ended.", {.one_of = {"stopped"}});
+  }
+};
+
+EchoResult echo(const EchoArgs& args, mcp::CallContext&) {
+  EchoResult out;
+  for (int64_t i = 0; i < args.repeat; ++i) out.text += args.text;
+  return out;
+}
+
+/// Works until it is stopped, and reports progress again and again.
+SlowResult slow(const SlowArgs& args, mcp::CallContext& context) {
+  std::mutex mutex;
+  std::condition_variable_any wake;
+  std::unique_lock lock(mutex);
+  const std::stop_token stop = context.stop();
+  while (!stop.stop_requested()) {
+    if (!args.ignores_progress) context.progress(args.said);
+    wake.wait_until(lock, stop, std::chrono::system_clock::now() + std::chrono::milliseconds(5),
+                    [] { return false; });
+  }
+  // Too late: none of these may be sent once the call was cancelled.
+  context.progress("too late");
+  std::fprintf(stderr, "slow stopped\n");
+  return {"stopped"};
+}
+
+EchoResult noisy(const NoArgs&, mcp::CallContext&) {
+  std::puts("this must not reach the protocol");
+  std::fflush(stdout);
+  std::cout << "nor this" << std::endl;
+  return {"done"};
+}
+
+EchoResult broken_text(const NoArgs&, mcp::CallContext&) {
+  return {std::string("a\xff\xfe z\0", 6)};
+}
+
+EchoResult fail(const NoArgs&, mcp::CallContext&) {
+  throw Error(Errc::not_found, "there is no such thing").hint("call echo");
+}
+
+EchoResult fail_badly(const NoArgs&, mcp::CallContext&) {
+  throw std::runtime_error("a library threw");
+}
+
+mcp::Reply render_echo(const EchoResult& result) {
+  return {result.text};
+}
+
+void add_tools(mcp::ToolRegistry& tools) {
+  const auto info = [](const char* name) {
+    return mcp::ToolInfo{
+        .name = name, .title = name, .description = "A toy.", .toolset = "core", .read_only = true};
+  };
+  tools.add<EchoArgs, EchoResult>(info("echo"), echo, render_echo);
+  tools.add<SlowArgs, SlowResult>(info("slow"), slow, [](const SlowResult& r) { return mcp::Reply{r.end}; });
+  tools.add<NoArgs, EchoResult>(info("noisy"), noisy, render_echo);
+  tools.add<NoArgs, EchoResult>(info("broken_text"), broken_text, render_echo);
+  tools.add<NoArgs, EchoResult>(info("fail"), fail, render_echo);
+  tools.add<NoArgs, EchoResult>(info("fail_badly"), fail_badly, render_echo);
+}
+
+struct Settings {
+  mcp::Results results = mcp::Results::text;
+  mcp::ServerOptions options{.info = {"echo", "Echo", "1.0"}, .instructions = "Say something."};
+};
+
+Settings parse(int argc, char** argv) {
+  Settings out;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view option = argv[i];
+    if (option == "--structured") {
+      out.results = mcp::Results::structured;
+      continue;
+    }
+    const long value = i + 1 < argc ? std::strtol(argv[++i], nullptr, 10) : 0;
+    if (option == "--message-max") out.options.message_max_bytes = static_cast<size_t>(value);
+    if (option == "--pending") out.options.pending_requests = static_cast<size_t>(value);
+    if (option == "--threads") out.options.worker_threads = static_cast<size_t>(value);
+    if (option == "--progress-interval") out.options.progress_interval = std::chrono::milliseconds(value);
+  }
+  return out;
+}
+
+// The handler has no other way to find the server.
+mcp::Server* g_server = nullptr;
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const rpc::Stdio stdio = rpc::claim_stdio();
+  std::signal(SIGPIPE, SIG_IGN);
+  const Settings settings = parse(argc, argv);
+  mcp::ToolRegistry tools(settings.results);
+  add_tools(tools);
+  mcp::Server server(tools, settings.options, stdio.in.get(), stdio.out.get());
+  g_server = &server;
+  std::signal(SIGTERM, [](int) { g_server->stop(); });
+  switch (server.run()) {
+    case mcp::Server::End::eof:
+      std::fprintf(stderr, "ended: eof\n");
+      break;
+    case mcp::Server::End::stopped:
+      std::fprintf(stderr, "ended: stopped\n");
+      break;
+    case mcp::Server::End::peer_gone:
+      std::fprintf(stderr, "ended: peer gone\n");
+      break;
+  }
+}

@@ -1,0 +1,55 @@
+#include "tools/common.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <cstring>
+
+namespace hutch::tools {
+
+Target find_target(Services& services, const std::string& id_or_name) {
+  if (!id_or_name.empty()) return {.sandbox = services.manager.find(id_or_name), .note = {}};
+  auto found = services.manager.default_sandbox();
+  Target target{.sandbox = std::move(found.sandbox), .note = {}};
+  if (found.fresh)
+    target.note = found.previous_cause.empty()
+                      ? fmt::format("{} is new: this server's default sandbox, for calls without sandbox_id.",
+                                    target.sandbox->about().id)
+                      : fmt::format("{} is a new default sandbox without earlier files ({}).",
+                                    target.sandbox->about().id, found.previous_cause);
+  return target;
+}
+
+std::string in_words(std::chrono::milliseconds duration) {
+  const auto ms = duration.count();
+  if (ms < 1000) return fmt::format("{} ms", ms);
+  if (ms < 120'000) return fmt::format("{:.2f} s", static_cast<double>(ms) / 1000);
+  return fmt::format("{} min {} s", ms / 60'000, ms % 60'000 / 1000);
+}
+
+std::string size_in_words(uint64_t bytes) {
+  if (bytes < 1024) return fmt::format("{} bytes", bytes);
+  double value = static_cast<double>(bytes);
+  const char* const units[] = {"kB", "MB", "GB", "TB"};
+  size_t unit = 0;
+  for (value /= 1024; value >= 1024 && unit < 3; ++unit) value /= 1024;
+  return fmt::format("{:.1f} {}", value, units[unit]);
+}
+
+std::string iso_time(sandbox::WallClock::time_point when) {
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(sandbox::WallClock::to_time_t(when)));
+}
+
+std::string signal_name(int number) {
+  const char* name = ::sigabbrev_np(number);
+  return name != nullptr ? fmt::format("SIG{}", name) : fmt::format("signal {}", number);
+}
+
+void add_line(std::string& text, std::string_view line) {
+  if (line.empty()) return;
+  if (!text.empty() && text.back() != '\n') text += '\n';
+  text += line;
+  text += '\n';
+}
+
+}  // namespace hutch::tools

@@ -1,0 +1,19 @@
+#include "tools/services.h"
+
+namespace hutch::tools {
+
+void register_all(mcp::ToolRegistry& registry, Services& services) {
+  add_sandbox_create(registry, services);
+  add_sandbox_destroy(registry, services);
+  add_sandbox_edit_file(registry, services);
+  add_sandbox_eval(registry, services);
+  add_sandbox_exec(registry, services);
+  add_sandbox_info(registry, services);
+  add_sandbox_list(registry, services);
+  add_sandbox_list_files(registry, services);
+  add_sandbox_list_profiles(registry, services);
+  add_sandbox_read_file(registry, services);
+  add_sandbox_write_file(registry, services);
+}
+
+}  // namespace hutch::tools

@@ -1,0 +1,86 @@
+#include "tools/sandbox_create.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+namespace hutch::tools {
+
+SandboxView view_of(const sandbox::Description& about, bool running) {
+  SandboxView view;
+  view.sandbox_id = about.id;
+  if (!about.name.empty()) view.name = about.name;
+  view.state = running ? "running" : "ended";
+  view.profile = about.profile;
+  view.runtime = about.runtime;
+  for (const auto& [name, item] : about.isolation)
+    view.isolation.push_back({name, item.enforced, item.detail});
+  view.limits = {.memory = {about.limits.memory_bytes},
+                 .cpus = about.limits.cpus,
+                 .pids = about.limits.pids,
+                 .open_files = static_cast<int64_t>(about.limits.open_files),
+                 .shm = {about.limits.shm_bytes}};
+  view.workdir = about.workdir;
+  view.user = "root";
+  view.writable_paths = {"/"};
+  if (about.ttl.count() > 0) view.expires_at = iso_time(about.created_at + about.ttl);
+  view.idle_timeout_s = about.idle_timeout.count();
+  view.create_ms = about.create_time.count();
+  return view;
+}
+
+std::string text_of(const SandboxView& view) {
+  std::string text = fmt::format("limits: memory {}, cpus {}, pids {}, open files {}, /dev/shm {}\n",
+                                 to_string(view.limits.memory), view.limits.cpus, view.limits.pids,
+                                 view.limits.open_files, to_string(view.limits.shm));
+  text += fmt::format("works in {} as {} inside (no power outside); every path can be written\n",
+                      view.workdir, view.user);
+  std::vector<std::string> held, open;
+  for (const auto& item : view.isolation)
+    (item.enforced ? held : open)
+        .push_back(item.enforced ? item.name : fmt::format("{} ({})", item.name, item.detail));
+  text += fmt::format("profile {}, runtime {}; enforced: {}\n", view.profile, view.runtime,
+                      fmt::join(held, ", "));
+  if (!open.empty()) text += fmt::format("NOT enforced: {}\n", fmt::join(open, "; "));
+  if (view.expires_at) text += fmt::format("ends at {}", *view.expires_at);
+  if (view.idle_timeout_s > 0)
+    text += fmt::format("{} {} s without use", view.expires_at ? ", or after" : "ends after",
+                        view.idle_timeout_s);
+  if (!text.ends_with('\n')) text += '\n';
+  return text;
+}
+
+void add_sandbox_create(mcp::ToolRegistry& registry, Services& services) {
+  registry.add<SandboxCreateArgs, SandboxView>(
+      {.name = "sandbox_create",
+       .title = "Create a sandbox",
+       .description = "Makes a new isolated Linux sandbox and returns its sandbox_id for the other tools. "
+                      "Not needed for one-off "
+                      "work: calls without sandbox_id share a default sandbox. Use it for a second, separate "
+                      "environment, for other "
+                      "limits (memory, cpus, pids), or for environment variables of its own. It has the "
+                      "host's programs, none of its "
+                      "files, and no network. Its files live as long as it does: until sandbox_destroy, its "
+                      "lifetime (ttl_s), or 30 minutes "
+                      "without use (idle_timeout_s).",
+       .toolset = "core",
+       .lean = true,
+       .always_load = true},
+      [&services](const SandboxCreateArgs& args, mcp::CallContext&) {
+        sandbox::CreateRequest request{.profile = args.profile, .name = args.name, .workdir = args.workdir};
+        if (args.memory) request.memory_bytes = args.memory->value;
+        request.cpus = args.cpus;
+        request.pids = args.pids;
+        request.ttl_s = args.ttl_s;
+        request.idle_timeout_s = args.idle_timeout_s;
+        request.env = args.env;
+        request.labels = args.labels;
+        return view_of(services.manager.create(request)->about(), true);
+      },
+      [](const SandboxView& view) {
+        return mcp::Reply{fmt::format("created {}{} in {} ms\n{}", view.sandbox_id,
+                                      view.name ? fmt::format(" ({})", *view.name) : "", view.create_ms,
+                                      text_of(view))};
+      });
+}
+
+}  // namespace hutch::tools

@@ -1,0 +1,114 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mcp/tool.h"
+#include "sandbox/sandbox.h"
+#include "tools/common.h"
+
+namespace hutch::tools {
+
+struct SandboxCreateArgs {
+  std::string profile, name;
+  std::optional<Bytes> memory;
+  std::optional<double> cpus;
+  std::optional<int64_t> pids;
+  std::map<std::string, std::string> env;
+  std::string workdir;
+  std::optional<int64_t> ttl_s, idle_timeout_s;
+  std::map<std::string, std::string> labels;
+
+  template <class V>
+  void describe(V& v) {
+    v.optional("profile", profile,
+               "Kind of sandbox; sandbox_list_profiles names them (default: the default profile).");
+    v.optional("name", name, "A name of your own, usable as sandbox_id: letters, digits, '.', '_' and '-'.",
+               {.max = 64});
+    v.optional("memory", memory, "Memory limit, such as 512m or 2g (default 1g); there is no swap.",
+               {.min = 16 << 20});
+    v.optional("cpus", cpus, "Processors (default 2, at most the host's).", {.min = 0.05, .max = 1024});
+    v.optional("pids", pids, "Processes and threads at once (default 512).", {.min = 8, .max = 4'194'304});
+    v.optional("env", env, "Environment variables of every command.");
+    v.optional("workdir", workdir, "Folder in which commands start, made when missing (default /workspace).");
+    v.optional("ttl_s", ttl_s, "Seconds after which the sandbox ends whatever it does (default 0: never).",
+               {.min = 0, .max = 31'536'000});
+    v.optional("idle_timeout_s", idle_timeout_s,
+               "Seconds without use after which it ends (default 1800; 0: never).",
+               {.min = 0, .max = 31'536'000});
+    v.optional("labels", labels, "Labels of your own, for sandbox_list.", {.max = 64});
+  }
+};
+
+/// One line of what is enforced.
+struct IsolationItem {
+  std::string name;
+  bool enforced = false;
+  std::string detail;
+
+  template <class V>
+  void describe(V& v) {
+    v.required("name", name, "What it is about.");
+    v.required("enforced", enforced, "Whether it holds.");
+    v.required("detail", detail, "Its value, or why it does not hold.");
+  }
+};
+
+struct LimitsView {
+  Bytes memory;
+  double cpus = 0;
+  int64_t pids = 0, open_files = 0;
+  Bytes shm;
+
+  template <class V>
+  void describe(V& v) {
+    v.required("memory", memory, "Memory; no swap.");
+    v.required("cpus", cpus, "Processors.");
+    v.required("pids", pids, "Processes and threads.");
+    v.required("open_files", open_files, "Open files of one process.");
+    v.required("shm", shm, "Size of /dev/shm.");
+  }
+};
+
+/// A sandbox as its caller sees it; shared by sandbox_create and sandbox_info.
+struct SandboxView {
+  std::string sandbox_id;
+  std::optional<std::string> name;
+  std::string state, profile, runtime;
+  std::vector<IsolationItem> isolation;
+  LimitsView limits;
+  std::string workdir, user;
+  std::vector<std::string> writable_paths;
+  std::optional<std::string> expires_at;
+  int64_t idle_timeout_s = 0;
+  bool warm = false;
+  int64_t create_ms = 0;
+
+  template <class V>
+  void describe(V& v) {
+    v.required("sandbox_id", sandbox_id, "Its id.");
+    v.optional("name", name, "Its name, when it has one.");
+    v.required("state", state, "Whether it runs.", {.one_of = {"running", "ended"}});
+    v.required("profile", profile, "Kind of sandbox.");
+    v.required("runtime", runtime, "What isolates it.");
+    v.required("isolation", isolation, "What is enforced, and what is not.");
+    v.required("limits", limits, "Its limits.");
+    v.required("workdir", workdir, "Folder in which commands start.");
+    v.required("user", user, "User inside; without any power outside.");
+    v.required("writable_paths", writable_paths,
+               "Where files can be written; all of it is gone with the sandbox.");
+    v.optional("expires_at", expires_at, "When it ends whatever it does (UTC).");
+    v.required("idle_timeout_s", idle_timeout_s, "Seconds without use after which it ends; 0: never.");
+    v.required("warm", warm, "Whether it was ready before it was asked for.");
+    v.required("create_ms", create_ms, "How long its creation took.");
+  }
+};
+
+SandboxView view_of(const sandbox::Description& about, bool running);
+/// The lines that sandbox_create and sandbox_info share.
+std::string text_of(const SandboxView& view);
+
+}  // namespace hutch::tools

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mcp/tool.h"
+#include "sandbox/sandbox.h"
+#include "tools/common.h"
+
+namespace hutch::tools {
+
+struct SandboxExecArgs {
+  std::string sandbox_id, command;
+  std::vector<std::string> argv;
+  std::string workdir;
+  std::map<std::string, std::string> env;
+  std::string stdin_text;
+  std::optional<double> timeout_s;
+  std::optional<int64_t> output_limit;
+
+  template <class V>
+  void describe(V& v) {
+    v.optional("sandbox_id", sandbox_id, kSandboxIdHelp);
+    v.optional("command", command, "Shell command line, for bash where the sandbox has it, otherwise sh.");
+    v.optional("argv", argv, "Program and arguments without a shell, instead of `command`.");
+    v.optional("workdir", workdir, "Folder to start in (default: the sandbox's working folder).");
+    v.optional("env", env, "Further environment variables.");
+    v.optional("stdin", stdin_text, "Text for standard input (default: none).");
+    v.optional("timeout_s", timeout_s,
+               "Seconds after which the command and all that it started are ended (default 120). What it has "
+               "printed by "
+               "then comes back.",
+               {.min = 0.05, .max = 3600});
+    v.optional("output_limit", output_limit, "Characters of output to return (default 10000).",
+               {.min = 200, .max = 1'000'000});
+  }
+};
+
+/// Shared by sandbox_exec and sandbox_eval.
+struct CommandReport {
+  std::string sandbox_id, end;
+  std::optional<int64_t> exit_code;
+  std::optional<std::string> signal;
+  std::string out, err;
+  bool truncated = false;
+  std::optional<std::string> log;
+  int64_t duration_ms = 0;
+  std::vector<std::string> notes;
+
+  template <class V>
+  void describe(V& v) {
+    v.required("sandbox_id", sandbox_id, "Sandbox in which it ran.");
+    v.required("end", end, "How it ended.",
+               {.one_of = {"exited", "signaled", "timed_out", "oom_killed", "cancelled"}});
+    v.optional("exit_code", exit_code, "When it exited.");
+    v.optional("signal", signal, "When a signal ended it, such as SIGKILL.");
+    v.required("stdout", out, "Standard output.");
+    v.required("stderr", err, "Standard error.");
+    v.required("truncated", truncated, "Whether output was cut.");
+    v.optional("log", log, "File in the sandbox with all of the output.");
+    v.required("duration_ms", duration_ms, "How long it took.");
+    v.required("notes", notes, "What else there is to know.");
+  }
+};
+
+CommandReport report_of(const sandbox::ExecResult& result, const Target& target);
+/// First line what happened, then the output, then the notes.
+std::string text_of(const CommandReport& report);
+
+}  // namespace hutch::tools

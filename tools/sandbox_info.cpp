@@ -1,0 +1,71 @@
+#include "tools/sandbox_info.h"
+
+#include <fmt/format.h>
+
+namespace hutch::tools {
+
+namespace {
+
+SandboxInfo info_of(sandbox::Sandbox& sandbox) {
+  const auto& about = sandbox.about();
+  SandboxInfo info{.view = view_of(about, true), .created_at = iso_time(about.created_at)};
+  info.last_used_at = iso_time(sandbox.last_used());
+  info.labels = about.labels;
+  const sandbox::Usage usage = sandbox.usage();
+  info.memory_bytes = usage.cgroup.memory_bytes;
+  info.pids = usage.cgroup.pids;
+  if (usage.cgroup.cpu_us) info.cpu_s = static_cast<double>(*usage.cgroup.cpu_us) / 1e6;
+  info.disk_bytes = static_cast<int64_t>(usage.disk_bytes);
+  return info;
+}
+
+SandboxInfo info_of(const sandbox::Ended& ended) {
+  SandboxInfo info{.view = view_of(ended.about, false), .created_at = iso_time(ended.about.created_at)};
+  info.labels = ended.about.labels;
+  info.cause = fmt::format("{} ({})", ended.cause, iso_time(ended.ended_at));
+  return info;
+}
+
+/// An ended one is still described, with the cause of its end.
+SandboxInfo run(const SandboxInfoArgs& args, Services& services) {
+  if (!args.sandbox_id.empty())
+    for (const auto& ended : services.manager.ended())
+      if (ended.about.id == args.sandbox_id) return info_of(ended);
+  return info_of(*find_target(services, args.sandbox_id).sandbox);
+}
+
+std::string text_of(const SandboxInfo& info) {
+  std::string text = fmt::format("{}{} · {}\n", info.view.sandbox_id,
+                                 info.view.name ? " (" + *info.view.name + ")" : "", info.view.state);
+  if (info.cause) text += fmt::format("ended because {}\n", *info.cause);
+  if (info.memory_bytes)
+    text += fmt::format("in use: memory {}, processes {}, cpu time {:.2f} s, disk {}\n",
+                        size_in_words(static_cast<uint64_t>(*info.memory_bytes)), info.pids.value_or(0),
+                        info.cpu_s.value_or(0),
+                        size_in_words(static_cast<uint64_t>(info.disk_bytes.value_or(0))));
+  text += text_of(info.view);
+  for (const auto& item : info.view.isolation)
+    text += fmt::format("  {} {}: {}\n", item.enforced ? "+" : "-", item.name, item.detail);
+  text += fmt::format("made at {}{}\n", info.created_at,
+                      info.last_used_at ? fmt::format(", last used at {}", *info.last_used_at) : "");
+  for (const auto& [name, value] : info.labels) text += fmt::format("label {}={}\n", name, value);
+  return text;
+}
+
+}  // namespace
+
+void add_sandbox_info(mcp::ToolRegistry& registry, Services& services) {
+  registry.add<SandboxInfoArgs, SandboxInfo>(
+      {.name = "sandbox_info",
+       .title = "Describe a sandbox",
+       .description =
+           "Everything about one sandbox: limits, what of its isolation is enforced on this host, memory, "
+           "processes, processor time and disk in use, lifetime, labels; for one that has ended, why.",
+       .toolset = "core",
+       .read_only = true,
+       .idempotent = true},
+      [&services](const SandboxInfoArgs& args, mcp::CallContext&) { return run(args, services); },
+      [](const SandboxInfo& info) { return mcp::Reply{text_of(info)}; });
+}
+
+}  // namespace hutch::tools

@@ -1,0 +1,38 @@
+#pragma once
+
+#include "tools/sandbox_create.h"
+
+namespace hutch::tools {
+
+struct SandboxInfoArgs {
+  std::string sandbox_id;
+
+  template <class V>
+  void describe(V& v) {
+    v.optional("sandbox_id", sandbox_id, kSandboxIdHelp);
+  }
+};
+
+struct SandboxInfo {
+  SandboxView view;
+  std::string created_at;
+  std::optional<std::string> last_used_at, cause;
+  std::map<std::string, std::string> labels;
+  std::optional<int64_t> memory_bytes, pids, disk_bytes;
+  std::optional<double> cpu_s;
+
+  template <class V>
+  void describe(V& v) {
+    view.describe(v);
+    v.required("created_at", created_at, "When it was made (UTC).");
+    v.optional("last_used_at", last_used_at, "When it was used last (UTC).");
+    v.required("labels", labels, "Its labels.");
+    v.optional("memory_bytes", memory_bytes, "Memory in use.");
+    v.optional("pids", pids, "Processes and threads.");
+    v.optional("disk_bytes", disk_bytes, "Disk that its files take.");
+    v.optional("cpu_s", cpu_s, "Processor time used so far, in seconds.");
+    v.optional("cause", cause, "Why it ended.");
+  }
+};
+
+}  // namespace hutch::tools
