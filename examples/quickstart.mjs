@@ -1,6 +1,6 @@
 // The main job before your eyes: the official MCP client SDK starts `hutch mcp`, as Claude Code would, and works in a
 // sandbox. Usage: node quickstart.mjs /path/to/hutch
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { homedir } from 'node:os';
 import path from 'node:path';
@@ -73,11 +73,17 @@ try {
   const refused = (command, why) => async () => {
     const done = await call('sandbox_exec', { sandbox_id: box, command });
     must(done.end === 'exited' && done.exit_code !== 0, `${command} worked in the sandbox: ${JSON.stringify(done)}`);
-    return `${why}: ${(done.stderr.trim().split('\n').pop() || `exit ${done.exit_code}`).slice(0, 70)}`;
+    const words = (done.stderr.trim().split('\n').pop() || `exit ${done.exit_code}`).split(': ').pop();
+    return `${why}: ${words}`;
   };
   await step("read a file in your home folder", refused(`cat ${secretFile}`, 'no'));
   await step('read /etc/shadow', refused('cat /etc/shadow', 'no'));
-  await step('change a program of the host', refused('echo x > /usr/bin/env', 'no'));
+  await step('change a program of the host', async () => {
+    const before = readFileSync('/usr/bin/env');
+    await call('sandbox_exec', { sandbox_id: box, command: 'echo x > /usr/bin/env' });
+    must(before.equals(readFileSync('/usr/bin/env')), 'the sandbox changed /usr/bin/env of the host');
+    return 'no: it changes its own copy at most';
+  });
   await step('see the processes of the host', async () => {
     const done = await call('sandbox_exec', { sandbox_id: box, command: `ls -d /proc/[0-9]* | wc -l; test -e /proc/${process.pid} && grep -qa quickstart /proc/${process.pid}/cmdline && echo seen || true` });
     must(!done.stdout.includes('seen'), 'the sandbox sees this program');

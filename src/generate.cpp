@@ -27,7 +27,8 @@ mcp::ToolRegistry all_tools(tools::Services& services) {
 std::string arguments_of(const ordered_json& input_schema) {
   std::string out;
   const auto required = input_schema.value("required", ordered_json::array());
-  for (const auto& [name, _] : input_schema.value("properties", ordered_json::object()).items()) {
+  const auto properties = input_schema.value("properties", ordered_json::object());
+  for (const auto& [name, _] : properties.items()) {
     const bool is_required = std::find(required.begin(), required.end(), name) != required.end();
     out += fmt::format("{}{}", out.empty() ? "" : ", ", is_required ? fmt::format("**{}**", name) : name);
   }

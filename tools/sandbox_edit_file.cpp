@@ -28,6 +28,18 @@ void check_arguments(const SandboxEditFileArgs& args) {
   if (args.insert_line && !args.new_str) throw wrong("'insert_line' is given without 'new_str'");
 }
 
+sandbox::FileInfo read_before(sandbox::Sandbox& sandbox, const std::string& path, uint64_t max_bytes,
+                              std::string& content, const std::stop_token& stop) {
+  try {
+    return read_content(
+        sandbox, path, max_bytes, [&](std::string_view bytes) { content += bytes; }, stop);
+  } catch (Error& error) {
+    if (error.code() == Errc::limit_exceeded)
+      error.hint("`sed -i` or a script in sandbox_exec can change it");
+    throw;
+  }
+}
+
 FileEdited run(const SandboxEditFileArgs& args, Services& services, mcp::CallContext& context) {
   check_arguments(args);
   const Target target = find_target(services, args.sandbox_id);
@@ -35,8 +47,7 @@ FileEdited run(const SandboxEditFileArgs& args, Services& services, mcp::CallCon
   const std::string path = sandbox.absolute(args.path);
   const uint64_t max_bytes = std::min(kEditMax, services.manager.config().limits.file_max.value);
   std::string before;
-  const sandbox::FileInfo present = read_content(
-      sandbox, args.path, max_bytes, [&](std::string_view bytes) { before += bytes; }, context.stop());
+  const sandbox::FileInfo present = read_before(sandbox, args.path, max_bytes, before, context.stop());
   if (!args.if_sha256.empty()) check_sha256(args.if_sha256, sha256_hex(before), path);
   if (before.find('\0') != before.npos)
     throw Error(Errc::invalid_argument, fmt::format("{} is a binary file (it has NUL bytes)", path))

@@ -225,8 +225,9 @@ std::string what_it_is(const FileContent& content) {
   if (content.encoding != "text") return content.encoding == "base64" ? "base64" : "binary";
   if (content.total_lines == 0) return "empty";
   const int64_t first = content.first_line.value_or(1), last = content.last_line.value_or(1);
-  return first == last ? fmt::format("line {} of {}", first, content.total_lines)
-                       : fmt::format("lines {}-{} of {}", first, last, content.total_lines);
+  const char* cut = content.truncated ? " without the middle" : "";
+  return first == last ? fmt::format("line {} of {}{}", first, content.total_lines, cut)
+                       : fmt::format("lines {}-{} of {}{}", first, last, content.total_lines, cut);
 }
 
 mcp::Reply render(const FileContent& content) {
@@ -361,13 +362,13 @@ sandbox::FileInfo read_content(sandbox::Sandbox& sandbox, const std::string& pat
   } catch (Error& error) {
     if (is_errno(error, "ENOENT")) error.hint(hint_for_missing(sandbox, path, stop));
     if (is_errno(error, "EISDIR")) error.hint("sandbox_list_files shows what is in a folder");
+    if (is_errno(error, "EINVAL")) error.hint("only files can be read; sandbox_exec reads pipes and devices");
     throw;
   }
   if (bytes > max_bytes)
-    throw Error(
-        Errc::limit_exceeded,
-        fmt::format("{} has {}, more than the {} that a tool reads (limits.file_max)", sandbox.absolute(path),
-                    size_in_words(std::max(info.state.size, bytes)), size_in_words(max_bytes)))
+    throw Error(Errc::limit_exceeded,
+                fmt::format("{} has {}, more than the {} that this tool takes", sandbox.absolute(path),
+                            size_in_words(std::max(info.state.size, bytes)), size_in_words(max_bytes)))
         .hint(size_hint(sandbox.absolute(path)));
   return info;
 }

@@ -141,11 +141,13 @@ Replaced apply(std::string_view text, const Edit& edit, size_t index, size_t max
     throw bad_edit(index, "old_str and new_str are exactly the same: nothing to change");
   std::string wanted = edit.old_str;
   bool crlf = has_crlf_ends(text);
+  const bool may_be_crlf = wanted.find('\n') != wanted.npos && !has_cr(wanted);
+  if (crlf && may_be_crlf) wanted = to_crlf(wanted);
   std::vector<size_t> found = matches(text, wanted);
-  if (found.empty() && wanted.find('\n') != wanted.npos && !has_cr(wanted)) {
+  if (found.empty() && may_be_crlf && !crlf) {  // some lines end in CRLF
     wanted = to_crlf(wanted);
     found = matches(text, wanted);
-    crlf = crlf || !found.empty();
+    crlf = !found.empty();
   }
   if (found.empty()) throw not_there(text, index, edit.old_str);
   if (!edit.replace_all) check_unique(text, index, found);
@@ -227,7 +229,7 @@ std::string without_blanks(std::string_view line) {
 std::string without_numbers(std::string_view wanted) {
   std::string out;
   for (std::string_view line : split_lines(wanted)) {
-    const size_t digits = line.find_first_not_of(" ");
+    const size_t digits = line.find_first_not_of(' ');
     const size_t tab = digits == line.npos ? digits : line.find_first_not_of("0123456789", digits);
     if (tab == line.npos || tab == digits || line[tab] != '\t') return {};
     out += line.substr(tab + 1);
@@ -266,7 +268,7 @@ std::string with_visible_blanks(std::string_view line) {
 /// A text may begin and end within a line, so its first and last line are compared in part.
 bool fits(const std::vector<std::string>& lines, size_t first, const std::vector<std::string>& wanted) {
   const size_t count = wanted.size();
-  if (count == 1) return lines[first].find(wanted[0]) != std::string::npos;
+  if (count == 1) return position_of(lines[first], wanted[0], 0) != std::string::npos;
   if (!lines[first].ends_with(wanted.front()) || !lines[first + count - 1].starts_with(wanted.back()))
     return false;
   return std::equal(wanted.begin() + 1, wanted.end() - 1, lines.begin() + static_cast<ptrdiff_t>(first) + 1);
@@ -450,15 +452,79 @@ class DiffText {
   bool hide_cr_;
 };
 
-using LineDiff = dtl::Diff<std::string_view, Lines>;
+/// Lines of both texts, in order, each with what dtl found out about it.
+using Script = std::vector<std::pair<std::string_view, dtl::elemInfo>>;
 
-/// The numbers of dtl count from 1 within what it was given, also for an empty side, where a diff has 0.
-std::string hunk_header(const dtl::uniHunk<std::pair<std::string_view, dtl::elemInfo>>& hunk, size_t offset) {
-  const auto place = [&](long long first, long long count) {
-    const long long line = first + static_cast<long long>(offset) - (count == 0 ? 1 : 0);
-    return count == 1 ? fmt::to_string(line) : fmt::format("{},{}", line, count);
+Script shortest_script(const Lines& before, const Lines& after) {
+  dtl::Diff<std::string_view, Lines> diff(before, after);
+  diff.compose();
+  return diff.getSes().getSequence();
+}
+
+/// Lines first..last-1 of a script as one hunk, at these lines of the two files, which it moves on.
+class HunkWriter {
+ public:
+  HunkWriter(const Script& script, size_t line, DiffText& out)
+      : script_(script), before_(line), after_(line), out_(out) {}
+
+  void skip(size_t first, size_t last) {
+    before_ += lines(first, last, dtl::SES_ADD);
+    after_ += lines(first, last, dtl::SES_DELETE);
+  }
+
+  void write(size_t first, size_t last) {
+    out_.add_header(fmt::format("@@ -{} +{} @@", place(before_, lines(first, last, dtl::SES_ADD)),
+                                place(after_, lines(first, last, dtl::SES_DELETE))));
+    for (size_t i = first; i < last;) {
+      const size_t end = end_of_block(i, last);
+      for (const auto& [type, mark] :
+           {std::pair(dtl::SES_COMMON, ' '), std::pair(dtl::SES_DELETE, '-'), std::pair(dtl::SES_ADD, '+')})
+        for (size_t at = i; at < end; ++at)
+          if (script_[at].second.type == type) out_.add_line(mark, script_[at].first);
+      i = end;
+    }
+    skip(first, last);
+  }
+
+ private:
+  /// Of lines that are all the same in both texts, or all not.
+  size_t end_of_block(size_t first, size_t last) const {
+    const auto common = [&](size_t i) { return script_[i].second.type == dtl::SES_COMMON; };
+    size_t end = first + 1;
+    while (end < last && common(end) == common(first)) ++end;
+    return end;
+  }
+  size_t lines(size_t first, size_t last, dtl::edit_t without) const {
+    size_t count = 0;
+    for (size_t i = first; i < last; ++i) count += script_[i].second.type != without ? 1 : 0;
+    return count;
+  }
+  /// Of no lines the number is that of the line before.
+  static std::string place(size_t line, size_t count) {
+    return count == 1 ? fmt::to_string(line) : fmt::format("{},{}", count == 0 ? line - 1 : line, count);
+  }
+
+  const Script& script_;
+  size_t before_, after_;
+  DiffText& out_;
+};
+
+void write_hunks(const Script& script, size_t line, DiffText& out) {
+  const auto next_change = [&](size_t from) {
+    while (from < script.size() && script[from].second.type == dtl::SES_COMMON) ++from;
+    return from;
   };
-  return fmt::format("@@ -{} +{} @@", place(hunk.a, hunk.b), place(hunk.c, hunk.d));
+  HunkWriter writer(script, line, out);
+  size_t done = 0;
+  for (size_t change = next_change(0); change < script.size();) {
+    const size_t first = std::max(done, change - std::min(change, kContext));
+    size_t end = change + 1;
+    while ((change = next_change(end)) < script.size() && change - end <= 2 * kContext) end = change + 1;
+    const size_t last = std::min(script.size(), end + kContext);
+    writer.skip(done, first);
+    writer.write(first, last);
+    done = last;
+  }
 }
 
 }  // namespace
@@ -466,33 +532,32 @@ std::string hunk_header(const dtl::uniHunk<std::pair<std::string_view, dtl::elem
 std::string unified_diff(std::string_view path, std::string_view before, std::string_view after,
                          size_t max_bytes) {
   if (before == after) return {};
-  Lines a = split_lines(before), b = split_lines(after);
-  // What is the same at both ends costs nothing, but for the context.
+  const Lines a = split_lines(before), b = split_lines(after);
+  // What is the same at both ends is kept from dtl and costs nothing.
   const auto [first_a, first_b] = std::mismatch(a.begin(), a.end(), b.begin(), b.end());
-  const auto [last_a, last_b] = std::mismatch(a.rbegin(), std::make_reverse_iterator(first_a), b.rbegin(),
-                                              std::make_reverse_iterator(first_b));
-  const size_t same = static_cast<size_t>(first_a - a.begin()), skipped = same - std::min(same, kContext);
-  const size_t same_end = static_cast<size_t>(last_a - a.rbegin()),
-               cut = same_end - std::min(same_end, kContext);
-  for (Lines* lines : {&a, &b}) {
-    lines->resize(lines->size() - cut);
-    lines->erase(lines->begin(), lines->begin() + static_cast<ptrdiff_t>(skipped));
-  }
+  const auto [end_a, end_b] = std::mismatch(a.rbegin(), std::make_reverse_iterator(first_a), b.rbegin(),
+                                            std::make_reverse_iterator(first_b));
+  const Lines changed_a(first_a, end_a.base()), changed_b(first_b, end_b.base());
   const std::string name = one_line(path);
-  if (a.size() + b.size() > kDiffedLines)
-    return fmt::format("[no diff: {} lines became {} from line {} on]\n", a.size(), b.size(), same + 1);
+  if (changed_a.size() + changed_b.size() > kDiffedLines)
+    return fmt::format("[no diff: {} lines became {} from line {} on]\n", changed_a.size(), changed_b.size(),
+                       first_a - a.begin() + 1);
 
-  LineDiff diff(a, b);
-  diff.compose();
-  diff.composeUnifiedHunks();
-  DiffText out(fmt::format("--- {}\n+++ {}\n", name, name), max_bytes,
+  const auto common = [](std::string_view line) {
+    return std::pair(line, dtl::elemInfo{0, 0, dtl::SES_COMMON});
+  };
+  const auto context = static_cast<ptrdiff_t>(kContext);
+  const auto start = first_a - std::min(first_a - a.begin(), context);
+  const auto stop = end_a.base() + std::min(a.end() - end_a.base(), context);
+  Script script;
+  std::transform(start, first_a, std::back_inserter(script), common);
+  const Script changed = shortest_script(changed_a, changed_b);
+  script.insert(script.end(), changed.begin(), changed.end());
+  std::transform(end_a.base(), stop, std::back_inserter(script), common);
+
+  DiffText out(fmt::format("--- {0}\n+++ {0}\n", name), max_bytes,
                has_crlf_ends(before) && has_crlf_ends(after));
-  for (const auto& hunk : diff.getUniHunks()) {
-    out.add_header(hunk_header(hunk, skipped));
-    for (const auto* part : {&hunk.common[0], &hunk.change, &hunk.common[1]})
-      for (const auto& [line, info] : *part)
-        out.add_line(info.type == dtl::SES_ADD ? '+' : info.type == dtl::SES_DELETE ? '-' : ' ', line);
-  }
+  write_hunks(script, static_cast<size_t>(start - a.begin()) + 1, out);
   return out.take();
 }
 

@@ -5,12 +5,15 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <mutex>
+#include <set>
 #include <sstream>
 
 #include "base/sys.h"
@@ -51,7 +54,51 @@ struct SpawnAttributes {
   SpawnAttributes& operator=(const SpawnAttributes&) = delete;
 };
 
+/// The children that a Process owns and reaps. Allocated once and never destroyed: threads may still end
+/// processes while the program exits.
+class Owned {
+ public:
+  static Owned& instance() {
+    static auto& owned = *new Owned;
+    return owned;
+  }
+  /// Starting and noting a child is one step, so that reap_orphans() never takes a child for an orphan.
+  template <class Start>
+  pid_t add(Start start) {
+    const std::lock_guard lock(mutex_);
+    const pid_t pid = start();
+    if (pid > 0) pids_.insert(pid);
+    return pid;
+  }
+  void remove(pid_t pid) {
+    const std::lock_guard lock(mutex_);
+    pids_.erase(pid);
+  }
+  void reap_others() {
+    const std::lock_guard lock(mutex_);
+    for (;;) {
+      siginfo_t info{};
+      // Looked at first and left where it is: it may be somebody's. Then the rest waits for the next time.
+      if (::waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0) return;
+      if (pids_.contains(info.si_pid)) return;
+      (void)::waitpid(info.si_pid, nullptr, WNOHANG);
+    }
+  }
+
+ private:
+  std::mutex mutex_;
+  std::set<pid_t> pids_;
+};
+
 }  // namespace
+
+void adopt_orphans() noexcept {
+  ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+}
+
+void reap_orphans() noexcept {
+  Owned::instance().reap_others();
+}
 
 Process Process::spawn(const SpawnOptions& options) {
   FileActions actions;
@@ -69,10 +116,13 @@ Process Process::spawn(const SpawnOptions& options) {
   const auto argv = pointers(options.argv);
   const auto env = pointers(options.env);
   Process process;
-  const int err =
-      ::posix_spawn(&process.pid_, argv[0], &actions.value, &attributes.value, argv.data(), env.data());
+  int err = 0;
+  process.pid_ = Owned::instance().add([&]() -> pid_t {
+    pid_t pid = 0;
+    err = ::posix_spawn(&pid, argv[0], &actions.value, &attributes.value, argv.data(), env.data());
+    return err == 0 ? pid : 0;
+  });
   if (err != 0) {
-    process.pid_ = 0;
     throw sys_error(err, "start", options.argv.at(0));
   }
   process.pidfd_ = pidfd_open(process.pid_);
@@ -90,6 +140,7 @@ Process::~Process() {
   kill(SIGKILL);
   int status = 0;
   (void)sys::retry_eintr([&] { return ::waitpid(pid_, &status, 0); });
+  Owned::instance().remove(pid_);
 }
 
 ExitStatus Process::wait(Clock::time_point deadline) {
@@ -98,7 +149,7 @@ ExitStatus Process::wait(Clock::time_point deadline) {
   int status = 0;
   const pid_t reaped = sys::retry_eintr([&] { return ::waitpid(pid_, &status, 0); });
   if (reaped < 0) throw sys_error(errno, "waitpid");
-  pid_ = 0;
+  Owned::instance().remove(std::exchange(pid_, 0));
   pidfd_.reset();
   if (WIFSIGNALED(status)) return {.code = -1, .signal = WTERMSIG(status)};
   return {.code = WEXITSTATUS(status), .signal = 0};

@@ -51,6 +51,12 @@ class Process {
   UniqueFd pidfd_;
 };
 
+/// From now on, what our children leave behind becomes our child and not init's, which on many hosts
+/// (containers without an init) never reaps. Then reap_orphans() has to be called now and then.
+void adopt_orphans() noexcept;
+/// Reaps the ended children that no Process owns.
+void reap_orphans() noexcept;
+
 UniqueFd pidfd_open(pid_t pid);
 /// True when the process behind `pidfd` has ended before `deadline`.
 bool wait_for_end(int pidfd, Clock::time_point deadline) noexcept;

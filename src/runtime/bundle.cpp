@@ -1,8 +1,5 @@
 #include "runtime/bundle.h"
 
-#include <sys/resource.h>
-
-#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 
@@ -53,10 +50,7 @@ json mounts(const SandboxSpec& spec, const BundleOptions& options) {
 }
 
 json rlimits(const SandboxSpec& spec) {
-  // Raising a hard limit needs CAP_SYS_RESOURCE, which servers in containers do not have: never ask for more.
-  rlimit files{};
-  ::getrlimit(RLIMIT_NOFILE, &files);
-  const uint64_t open_files = std::min<uint64_t>(files.rlim_max, spec.limits.open_files);
+  const uint64_t open_files = spec.limits.open_files;
   return json::array({{{"type", "RLIMIT_NOFILE"}, {"soft", open_files}, {"hard", open_files}},
                       {{"type", "RLIMIT_CORE"}, {"soft", 0}, {"hard", 0}}});
 }

@@ -109,6 +109,21 @@ void plan_rootfs(StagePlan& plan, const SandboxSpec& spec, const HostRootfs& roo
   }
 }
 
+/// What the bundle and the agent bring about or fail at; limits come on top.
+Isolation always_isolated(const SandboxSpec& spec, bool layer_on_disk) {
+  return {
+      {"files",
+       {true, "the host's programs are read-only; what is written goes to a layer of the sandbox's own"}},
+      {"users",
+       {true, spec.first_id != 0 ? fmt::format("root inside is the unprivileged id {} outside", spec.first_id)
+                                 : "root inside is the server's own user outside"}},
+      {"network", {true, "none but a loopback of its own"}},
+      {"processes", {true, "own pid, ipc, uts, mount and cgroup namespaces; the agent is PID 1"}},
+      {"system_calls", {true, "seccomp allow-list, no_new_privs, 11 capabilities over its own namespaces"}},
+      {"disk", {false, layer_on_disk ? "the size of its files is not limited" : "its files count as memory"}},
+  };
+}
+
 pid_t read_pid(const std::string& path) {
   const std::string text = sys::read_file(path);
   pid_t pid = 0;
@@ -197,17 +212,22 @@ Container OciRuntime::start(const SandboxSpec& spec, Clock::time_point deadline)
                                        .user_namespace = spec.first_id != 0}));
 
   Container container;
+  container.isolation = always_isolated(spec, at.layer_on_disk);
   Cgroup group = spec.cgroup;
   if (cgroup) {
     group.create();
-    container.isolation = group.apply({spec.limits.memory_bytes, spec.limits.cpus, spec.limits.pids});
+    container.isolation.merge(group.apply({spec.limits.memory_bytes, spec.limits.cpus, spec.limits.pids}));
+  } else {
+    for (const char* limit : {"memory", "swap", "cpus", "pids"})
+      container.isolation[limit] = {false, cgroups_.problem()};
   }
 
   StagePlan plan;
   for (const auto& file : group.join_files()) plan.join(file);
   if (spec.first_id == 0) plan.enter_user_namespace();
   plan.private_mounts();
-  if (!cgroups_.hybrid_mount().empty()) plan.unmount(cgroups_.hybrid_mount());
+  // Covered rather than unmounted: a user without privileges may not take a mount away that the host made.
+  if (!cgroups_.hybrid_mount().empty()) plan.mount_tmpfs(cgroups_.hybrid_mount(), "mode=0555,size=4k");
   plan.mount_tmpfs(at.base, "mode=0755,size=1m");
   plan_rootfs(plan, spec, rootfs, at);
   plan.make_file(at.agent);

@@ -17,7 +17,7 @@ struct Limits {
   uint64_t memory_bytes = 1ull << 30;
   double cpus = 2;
   int64_t pids = 512;
-  uint64_t open_files = 65536;
+  uint64_t open_files = 65536;  // at most our own hard limit
   uint64_t shm_bytes = 64ull << 20;
 };
 

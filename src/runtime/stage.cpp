@@ -97,11 +97,6 @@ void do_private_mounts(State&, const Words&) {
   check(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), "make private", "/");
 }
 
-void do_unmount(State&, const Words& s) {
-  if (::umount2(s[1].c_str(), MNT_DETACH) != 0 && errno != EINVAL && errno != ENOENT)
-    throw sys_error(errno, "unmount", s[1]);
-}
-
 void do_tmpfs(State&, const Words& s) {
   check(::mount("tmpfs", s[1].c_str(), "tmpfs", MS_NOSUID | MS_NODEV, s[2].c_str()), "mount tmpfs on", s[1]);
 }
@@ -206,7 +201,6 @@ struct Verb {
 constexpr Verb kVerbs[] = {{"join", 2, do_join},
                            {"user_namespace", 1, do_user_namespace},
                            {"private_mounts", 1, do_private_mounts},
-                           {"unmount", 2, do_unmount},
                            {"tmpfs", 3, do_tmpfs},
                            {"dir", 4, do_dir},
                            {"file", 2, do_file},

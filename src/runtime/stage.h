@@ -18,7 +18,6 @@ class StagePlan {
   void enter_user_namespace() { add({"user_namespace"}); }
   /// A mount namespace of our own, from which nothing propagates back to the host.
   void private_mounts() { add({"private_mounts"}); }
-  void unmount(const std::string& target) { add({"unmount", target}); }
   void mount_tmpfs(const std::string& target, const std::string& options) { add({"tmpfs", target, options}); }
   /// Made when it is not there; owner and mode are set either way.
   void make_dir(const std::string& path, uint32_t mode, uint32_t owner);

@@ -1,6 +1,7 @@
 #include "sandbox/manager.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -29,12 +30,20 @@ std::map<std::string, std::string> base_environment() {
           {"TERM", "dumb"}};
 }
 
+/// Raising a hard limit needs CAP_SYS_RESOURCE, which servers in containers do not have: never more than
+/// ours.
+uint64_t open_files_limit(int64_t wanted) {
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return static_cast<uint64_t>(wanted);
+  return std::min<uint64_t>(files.rlim_max, static_cast<uint64_t>(wanted));
+}
+
 runtime::Limits limits_of(const config::SandboxDefaults& settings, const CreateRequest& request) {
   const double host_cpus = static_cast<double>(std::max(1u, std::thread::hardware_concurrency()));
   return {.memory_bytes = request.memory_bytes.value_or(settings.memory.value),
           .cpus = std::min(request.cpus.value_or(settings.cpus), host_cpus),
           .pids = request.pids.value_or(settings.pids),
-          .open_files = static_cast<uint64_t>(settings.open_files),
+          .open_files = open_files_limit(settings.open_files),
           .shm_bytes = settings.shm.value};
 }
 
@@ -81,6 +90,7 @@ void Manager::prepare_host() {
   const std::lock_guard lock(prepare_mutex_);
   if (!store_.server_id().empty()) return;
   store_.open();
+  adopt_orphans();
   if (!host.problem().empty()) log::warning("limits cannot be enforced on this host: {}", host.problem());
   for (const auto& id : store_.remove_leftovers()) log::info("removed the leftover sandbox {}", id);
 }
@@ -348,6 +358,7 @@ bool Manager::remove_traces(Entry& entry, Clock::time_point deadline) {
     }
     std::this_thread::sleep_for(1ms);  // the kernel frees a group a moment after its last process
   }
+  reap_orphans();
   if (entry.first_id != 0) ids_.give_back(entry.first_id);
   return gone && store_.remove_sandbox_folder(entry.record.id);
 }
@@ -369,8 +380,11 @@ void Manager::shutdown(Clock::time_point deadline) {
       // A full disk must not keep the sandbox alive.
     }
   }
-  std::vector<std::jthread> removals;
-  for (auto& [_, entry] : entries) removals.emplace_back([&] { remove_traces(*entry, deadline); });
+  {
+    std::vector<std::jthread> removals;
+    for (auto& [_, entry] : entries) removals.emplace_back([&] { remove_traces(*entry, deadline); });
+  }
+  store_.close();
 }
 
 /// Ends what is over its time and returns when to look again.

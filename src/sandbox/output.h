@@ -31,10 +31,4 @@ class BoundedOutput {
   std::string head_, tail_;  // tail_ may grow to twice its limit before it is trimmed
 };
 
-/// Replaces every byte that is not part of a valid UTF-8 character by U+FFFD.
-std::string valid_utf8(std::string_view bytes);
-
-/// The whole text when it fits into `limit_bytes`; otherwise cut as BoundedOutput does.
-std::string cut_text(std::string_view text, size_t limit_bytes, std::string_view where);
-
 }  // namespace hutch::sandbox

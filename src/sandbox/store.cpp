@@ -77,11 +77,11 @@ bool end_recorded_agent(const Record& record, Clock::time_point deadline) {
   }
 }
 
-Store::~Store() {
+void Store::close() noexcept {
   if (folder_.empty()) return;
-  // Each succeeds only when everything below is gone; what is not, the next server removes.
-  ::rmdir((folder_ + "/sandboxes").c_str());
-  if (names_in(folder_) == std::vector<std::string>{"lock"}) sys::remove_tree(folder_);
+  if (::rmdir((folder_ + "/sandboxes").c_str()) == 0) sys::remove_tree(folder_);
+  lock_.reset();
+  folder_.clear();
 }
 
 void Store::open() {

@@ -31,13 +31,15 @@ class Store {
  public:
   /// Makes nothing yet: hosts start servers only to ask for their version.
   explicit Store(std::string home) : home_(std::move(home)) {}
-  ~Store();
+  ~Store() { close(); }
   Store(const Store&) = delete;
   Store& operator=(const Store&) = delete;
 
   /// Makes the folders and takes the lock. Throws an Error that says what to do when the folder cannot be
   /// used.
   void open();
+  /// Gives up the server's own folder; one that still holds something stays for the next server to clean up.
+  void close() noexcept;
   const std::string& home() const noexcept { return home_; }
   const std::string& server_id() const noexcept { return server_id_; }
 

@@ -7,8 +7,8 @@ import subprocess
 import tempfile
 import unittest
 
-from mcp_client import RpcError
-from sandbox_case import HUTCH, HutchCase, SandboxCase, call, skip_when_impossible
+from mcp_client import Client, RpcError
+from sandbox_case import HUTCH, HutchCase, SandboxCase, call, leaks, skip_when_impossible
 
 
 class Arguments(SandboxCase):
@@ -180,15 +180,19 @@ class Files(SandboxCase):
 class PoorHosts(HutchCase):
     """A host that lacks what hutch needs. Nothing may run outside a sandbox because of it."""
 
-    def path_without_runtimes(self):
-        folder = tempfile.mkdtemp(dir=self.home)
-        for name in ("sh", "python3", "touch", "cat"):
-            os.symlink(os.path.realpath(shutil.which(name)), os.path.join(folder, name))
-        return folder
+    # In a mount namespace of its own each runtime is covered by a file that cannot be run: hutch looks for them in more
+    # places than $PATH, as hosts start it with a poor one.
+    HIDE = ("for f in $(which -a crun runc runsc 2>/dev/null) /usr/bin/crun /usr/bin/runc /usr/sbin/runc /usr/bin/runsc; do "
+            "test -e $f && mount --bind /dev/null $f; done; exec \"$@\"")
+
+    def without_runtimes(self, *args):
+        if os.geteuid() != 0 or not shutil.which("unshare"):
+            self.skipTest("hiding the runtimes needs root")
+        return ["unshare", "--mount", "sh", "-c", self.HIDE, "sh", HUTCH, *args]
 
     def test_without_an_oci_runtime_calls_say_what_to_install_and_run_nothing(self):
         canary = os.path.join(self.home, "ran-outside")
-        with self.server("--results", "structured", env={"PATH": self.path_without_runtimes()}) as client:
+        with Client(self.without_runtimes("mcp", "--results", "structured"), env=self.env()) as client:
             for tool, arguments in (("sandbox_create", {}), ("sandbox_exec", {"command": f"touch {canary}"}),
                                     ("sandbox_eval", {"code": f"open({canary!r}, 'w')", "language": "python"})):
                 with self.subTest(tool):
@@ -200,25 +204,36 @@ class PoorHosts(HutchCase):
             client.ping()
 
     def test_without_an_oci_runtime_run_fails_and_doctor_names_the_package(self):
-        env = self.env(PATH=self.path_without_runtimes())
         canary = os.path.join(self.home, "ran-outside")
-        done = self.hutch("run", "--", "touch", canary, env=env)
+
+        def go(*args):
+            return subprocess.run(self.without_runtimes(*args), capture_output=True, text=True, env=self.env(), timeout=60,
+                                  stdin=subprocess.DEVNULL)
+        done = go("run", "--", "touch", canary)
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("apt-get install", done.stdout + done.stderr)
         self.assertFalse(os.path.exists(canary))
-        said = self.hutch("doctor", env=env)
+        said = go("doctor")
         self.assertNotEqual(said.returncode, 0)
-        self.assertIn("crun", said.stdout)
+        self.assertIn("apt-get install", said.stdout)
+
+    def test_a_runtime_that_does_not_exist_is_named(self):
+        with self.server("--results", "structured", env={"HUTCH_OCI__RUNTIME": "/nowhere/crun"}) as client:
+            result = call(client, "sandbox_exec", command="true")
+            self.assertTrue(result.is_error, result.text)
+            self.assertIn("/nowhere/crun", result.text)
 
     def test_a_broken_runtime_is_an_error_that_quotes_it_and_leaves_nothing(self):
-        folder = self.path_without_runtimes()
-        with open(os.path.join(folder, "crun"), "w") as f:
+        broken = os.path.join(self.home, "crun")
+        with open(broken, "w") as f:
             f.write("#!/bin/sh\necho 'the broken runtime speaks' >&2\nexit 1\n")
-        os.chmod(f.name, 0o755)
-        with self.server("--results", "structured", env={"PATH": folder}) as client:
+        os.chmod(broken, 0o755)
+        with self.server("--results", "structured", env={"HUTCH_OCI__RUNTIME": broken}) as client:
             result = call(client, "sandbox_exec", command="true")
             self.assertTrue(result.is_error)
+            self.assertIn("the broken runtime speaks", result.text)
             client.ping()
+        leaks.wait_clean(self.before, self.home)
 
     def test_a_data_folder_that_cannot_be_made_is_a_clear_error(self):
         with self.server("--results", "structured", env={"HUTCH_HOME": "/proc/no/such"}) as client:

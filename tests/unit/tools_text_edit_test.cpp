@@ -72,7 +72,7 @@ TEST_CASE("CRLF line ends stay") {
   CHECK(edit(text, {{"\n", "", true}}) == "onetwothree");
   CHECK(insert(text, 1, "x\ny") == "one\r\nx\r\ny\r\ntwo\r\nthree\r\n");
   CHECK_FALSE(has_crlf_ends("one\r\ntwo\n"));
-  CHECK(edit("one\r\ntwo\nx\r\n", {{"one\ntwo", "1\n2"}, {"2\nx", "2\ny"}}) == "1\r\n2\r\ny\r\n");
+  CHECK(edit("one\r\ntwo\nx\r\n", {{"one\ntwo", "1\n2"}, {"2\nx", "2\ny"}}) == "1\r\n2\ny\r\n");
 }
 
 TEST_CASE("lines are inserted behind a line") {

@@ -1,0 +1,66 @@
+#include <doctest/doctest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "runtime/bundle.h"
+#include "runtime/mountinfo.h"
+#include "runtime/stage.h"
+
+using namespace hutch;
+
+TEST_SUITE("runtime") {
+  TEST_CASE("mountinfo's octal escapes and optional fields are understood") {
+    const auto mounts = runtime::parse_mountinfo(
+        "22 1 0:20 / /proc rw,relatime shared:1 master:2 - proc proc rw\n"
+        "30 22 0:29 /own /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+        "31 22 8:1 / /mnt/with\\040space\\134 rw - ext4 /dev/sda1 rw\n"
+        "broken line\n");
+    REQUIRE(mounts.size() == 3);
+    CHECK(mounts[0].type == "proc");
+    CHECK(mounts[1].root == "/own");
+    CHECK(mounts[1].has_option("memory"));
+    CHECK_FALSE(mounts[1].has_option("mem"));
+    CHECK(mounts[2].target == "/mnt/with space\\");
+  }
+
+  TEST_CASE("a stage plan reads back step by step as it was written") {
+    runtime::StagePlan plan;
+    plan.join("/sys/fs/cgroup/x/tasks");
+    plan.private_mounts();
+    plan.bind_shifted("/a path\nwith all sorts", "/mnt/lower");
+    plan.exec({"/usr/bin/crun", "run", ""});
+    CHECK(plan.to_text() ==
+          "join /sys/fs/cgroup/x/tasks\nprivate_mounts\nbind_shifted /a path\nwith all sorts /mnt/lower\n"
+          "exec /usr/bin/crun run \n");
+  }
+
+  TEST_CASE("a stage plan takes no NUL byte") {
+    runtime::StagePlan plan;
+    CHECK_THROWS_AS(plan.bind(std::string("/a\0b", 4), "/c"), Error);
+  }
+
+  TEST_CASE("the bundle drops what could reach the host") {
+    runtime::SandboxSpec spec;
+    spec.first_id = 0x70000000;
+    const auto config = nlohmann::json::parse(runtime::bundle_config(
+        spec, {.root = "/mnt/root", .agent = "/mnt/agent", .cgroups_path = "", .user_namespace = true}));
+    CHECK(config.at("process").at("noNewPrivileges") == true);
+    for (const char* set : {"bounding", "effective", "permitted"})
+      for (const char* dangerous :
+           {"CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_MKNOD"}) {
+        CAPTURE(dangerous);
+        const auto& held = config.at("process").at("capabilities").at(set);
+        CHECK(std::find(held.begin(), held.end(), dangerous) == held.end());
+      }
+    CHECK_FALSE(config.at("process").at("capabilities").contains("ambient"));
+    CHECK_FALSE(config.at("process").at("capabilities").contains("inheritable"));
+    CHECK(config.at("linux").at("uidMappings").at(0).at("hostID") == 0x70000000);
+    std::vector<std::string> namespaces;
+    for (const auto& ns : config.at("linux").at("namespaces")) namespaces.push_back(ns.at("type"));
+    for (const char* wanted : {"pid", "mount", "ipc", "uts", "network", "cgroup", "user"}) {
+      CAPTURE(wanted);
+      CHECK(std::find(namespaces.begin(), namespaces.end(), wanted) != namespaces.end());
+    }
+  }
+}
