@@ -18,7 +18,12 @@ std::string what_happened(const CommandReport& report) {
   return fmt::format("ended by {} after {}", report.signal.value_or("a signal"), time);
 }
 
-void note_oom(const sandbox::ExecResult& result, const sandbox::Sandbox& sandbox, CommandReport& report) {
+void note_limits(const sandbox::ExecResult& result, const sandbox::Sandbox& sandbox, CommandReport& report) {
+  if (result.pids_refused > 0)
+    report.notes.push_back(fmt::format(
+        "The sandbox is at its limit of {} processes (pids): end some, or make one with more: sandbox_create "
+        "with `pids`.",
+        sandbox.about().limits.pids));
   if (result.oom_kills == 0) return;
   report.notes.push_back(
       fmt::format("The kernel ended {} process{} at the sandbox's memory limit of {}. A sandbox with more: "
@@ -64,7 +69,7 @@ CommandReport report_of(const sandbox::ExecResult& result, const Target& target)
   if (!result.log.empty()) report.log = result.log;
   report.duration_ms = result.duration.count();
 
-  note_oom(result, *target.sandbox, report);
+  note_limits(result, *target.sandbox, report);
   if (result.end == sandbox::End::timed_out)
     report.notes.push_back("A longer run: `timeout_s` (at most 3600).");
   if (result.supervisor_lost)

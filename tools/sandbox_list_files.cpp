@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "tools/encoding.h"
 #include "tools/glob.h"
@@ -57,9 +58,8 @@ uint32_t depth_of(const SandboxListFilesArgs& args, const Glob& glob) {
 }
 
 void add_hint(Error& error) {
-  const std::string_view what = error.what();
-  if (what.ends_with("(ENOTDIR)")) error.hint("that is a file: sandbox_read_file reads it");
-  if (what.ends_with("(ENOENT)"))
+  if (error.os_error() == ENOTDIR) error.hint("that is a file: sandbox_read_file reads it");
+  if (error.os_error() == ENOENT)
     error.hint("sandbox_list_files without `path` shows the working folder, with `path: /` the top one");
   if (error.code() == Errc::timeout) error.hint("a smaller `depth` or a `path` further down takes less time");
 }

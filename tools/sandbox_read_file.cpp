@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <limits>
 
 #include "schema/text.h"
@@ -100,11 +101,6 @@ std::string hint_for_missing(sandbox::Sandbox& sandbox, const std::string& path,
   for (size_t i = 0; i < std::min<size_t>(names.size(), 10); ++i) some.push_back(one_line(names[i]));
   return fmt::format("{} has {}{}; sandbox_list_files shows more", one_line(folder), fmt::join(some, ", "),
                      names.size() > some.size() ? " ..." : "");
-}
-
-/// The errno of the agent, which an Error has only in words.
-bool is_errno(const Error& error, std::string_view symbol) {
-  return std::string_view(error.what()).ends_with(fmt::format("({})", symbol));
 }
 
 std::string_view last_line_of(std::string_view text) {
@@ -355,14 +351,16 @@ sandbox::FileInfo read_content(sandbox::Sandbox& sandbox, const std::string& pat
   const auto counted = [&](std::string_view piece) {
     bytes += piece.size();
     if (bytes <= max_bytes) sink(piece);
+    return bytes <= max_bytes;
   };
   sandbox::FileInfo info;
   try {
     info = sandbox.read_file(path, max_bytes + 1, counted, stop);
   } catch (Error& error) {
-    if (is_errno(error, "ENOENT")) error.hint(hint_for_missing(sandbox, path, stop));
-    if (is_errno(error, "EISDIR")) error.hint("sandbox_list_files shows what is in a folder");
-    if (is_errno(error, "EINVAL")) error.hint("only files can be read; sandbox_exec reads pipes and devices");
+    if (error.os_error() == ENOENT) error.hint(hint_for_missing(sandbox, path, stop));
+    if (error.os_error() == EISDIR) error.hint("sandbox_list_files shows what is in a folder");
+    if (error.os_error() == EINVAL)
+      error.hint("only files can be read; sandbox_exec reads pipes and devices");
     throw;
   }
   if (bytes > max_bytes)

@@ -126,22 +126,21 @@ sandbox::FileInfo write_content(sandbox::Sandbox& sandbox, const std::string& pa
   try {
     return sandbox.write_file(path, content, options, stop);
   } catch (Error& error) {
-    const std::string_view what = error.what();
     // Any other content since it was read: the agent compares inode, size and times right before the
     // replacement.
-    if (what.ends_with("(ESTALE)"))
+    if (error.os_error() == ESTALE)
       throw Error(Errc::conflict,
                   fmt::format("{} was changed by something else meanwhile; nothing was written",
                               sandbox.absolute(path)))
           .hint("read it again with sandbox_read_file and base the change on what is there now");
-    if (what.ends_with("(EEXIST)"))
+    if (error.os_error() == EEXIST)
       error.hint("`mode: overwrite` replaces it; sandbox_read_file shows what is in it");
-    if (what.ends_with("(EISDIR)")) error.hint("that is a folder: `path` must name a file in it");
-    if (what.ends_with("(ENOTDIR)"))
+    if (error.os_error() == EISDIR) error.hint("that is a folder: `path` must name a file in it");
+    if (error.os_error() == ENOTDIR)
       error.hint("a part of the `path` is a file, not a folder: sandbox_list_files shows which");
-    if (what.ends_with("(EROFS)"))
+    if (error.os_error() == EROFS)
       error.hint("that place is read-only; `/workspace` and `/tmp` can be written");
-    if (what.ends_with("(ENOSPC)") || what.ends_with("(EDQUOT)"))
+    if (error.os_error() == ENOSPC || error.os_error() == EDQUOT)
       error.hint(
           "the sandbox's disk is full: remove files with sandbox_exec, or take a new one from "
           "sandbox_create");

@@ -42,6 +42,7 @@ Error sys_error(int err, std::string_view call, std::string_view object) {
       code = Errc::not_found;
       break;
     case EEXIST:
+    case ESTALE:
     case EBUSY:
       code = Errc::conflict;
       break;
@@ -68,8 +69,9 @@ Error sys_error(int err, std::string_view call, std::string_view object) {
       break;
   }
   const char* symbol = ::strerrorname_np(err);
-  return {code, fmt::format("{}{}{}: {} ({})", call, object.empty() ? "" : " ", object, std::strerror(err),
-                            symbol != nullptr ? symbol : std::to_string(err))};
+  return Error(code, fmt::format("{}{}{}: {} ({})", call, object.empty() ? "" : " ", object,
+                                 std::strerror(err), symbol != nullptr ? symbol : std::to_string(err)))
+      .with_os_error(err);
 }
 
 std::string error_text(const Error& error) {

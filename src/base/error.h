@@ -45,12 +45,19 @@ class Error : public std::exception {
   const char* what() const noexcept override { return what_.c_str(); }
   const std::vector<std::string>& steps() const noexcept { return steps_; }  // innermost first
   const std::string& hint() const noexcept { return hint_; }
+  /// The errno behind it, on the host or in the sandbox; 0 when there is none.
+  int os_error() const noexcept { return os_error_; }
+  Error&& with_os_error(int err) && {
+    os_error_ = err;
+    return std::move(*this);
+  }
 
  private:
   Errc code_;
   std::string what_;
   std::string hint_;
   std::vector<std::string> steps_;
+  int os_error_ = 0;
 };
 
 /// `err` is a parameter, so that the caller reads errno before anything else can change it.

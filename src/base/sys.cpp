@@ -87,39 +87,51 @@ void make_dirs(const std::string& path, mode_t mode) {
 
 namespace {
 
-bool remove_contents(int dir_fd, dev_t device) noexcept {
-  DIR* stream = ::fdopendir(dir_fd);
-  if (stream == nullptr) {
-    (void)::close(dir_fd);
-    return false;
+class TreeRemover {
+ public:
+  TreeRemover(dev_t device, const RemoveBounds& bounds) : device_(device), bounds_(bounds) {}
+
+  /// Takes the descriptor.
+  bool empty(int dir_fd) const noexcept {
+    DIR* stream = ::fdopendir(dir_fd);
+    if (stream == nullptr) {
+      (void)::close(dir_fd);
+      return false;
+    }
+    const std::unique_ptr<DIR, int (*)(DIR*)> guard(stream, ::closedir);
+    bool all_gone = true;
+    while (const dirent* entry = ::readdir(stream)) {
+      const std::string_view name = entry->d_name;
+      if (std::chrono::steady_clock::now() > bounds_.deadline) return false;
+      if (name != "." && name != "..") all_gone = remove(dir_fd, entry->d_name) && all_gone;
+    }
+    return all_gone;
   }
-  const std::unique_ptr<DIR, int (*)(DIR*)> guard(stream, ::closedir);
-  bool all_gone = true;
-  while (const dirent* entry = ::readdir(stream)) {
-    const std::string_view name = entry->d_name;
-    if (name == "." || name == "..") continue;
-    if (::unlinkat(dir_fd, entry->d_name, 0) == 0) continue;
+
+ private:
+  bool remove(int dir_fd, const char* name) const noexcept {
     struct stat st {};
-    if (::fstatat(dir_fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
-      all_gone = all_gone && errno == ENOENT;
-      continue;
+    if (::fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT;
+    if (!S_ISDIR(st.st_mode)) {
+      if (S_ISREG(st.st_mode) && static_cast<uint64_t>(st.st_size) > bounds_.max_file_bytes) return false;
+      return ::unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT;
     }
-    if (!S_ISDIR(st.st_mode) || st.st_dev != device) {  // another device is a mount: not ours to empty
-      all_gone = false;
-      continue;
-    }
-    int child = ::openat(dir_fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (child < 0 && errno == EACCES && ::fchmodat(dir_fd, entry->d_name, 0700, 0) == 0)
-      child = ::openat(dir_fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (child >= 0) (void)remove_contents(child, device);
-    if (::unlinkat(dir_fd, entry->d_name, AT_REMOVEDIR) != 0 && errno != ENOENT) all_gone = false;
+    if (st.st_dev != device_) return false;  // a mount: not ours to empty
+    constexpr int kFlags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+    int child = ::openat(dir_fd, name, kFlags);
+    if (child < 0 && errno == EACCES && ::fchmodat(dir_fd, name, 0700, 0) == 0)
+      child = ::openat(dir_fd, name, kFlags);
+    if (child >= 0) (void)empty(child);
+    return ::unlinkat(dir_fd, name, AT_REMOVEDIR) == 0 || errno == ENOENT;
   }
-  return all_gone;
-}
+
+  dev_t device_;
+  const RemoveBounds& bounds_;
+};
 
 }  // namespace
 
-bool remove_tree(const std::string& path) noexcept {
+bool remove_tree(const std::string& path, const RemoveBounds& bounds) noexcept {
   const int dir = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (dir < 0) return errno == ENOENT || ::unlink(path.c_str()) == 0;
   struct stat st {};
@@ -127,7 +139,7 @@ bool remove_tree(const std::string& path) noexcept {
     (void)::close(dir);
     return false;
   }
-  const bool emptied = remove_contents(dir, st.st_dev);
+  const bool emptied = TreeRemover(st.st_dev, bounds).empty(dir);
   return (::rmdir(path.c_str()) == 0 || errno == ENOENT) && emptied;
 }
 

@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <cerrno>
+#include <chrono>
 #include <string>
 #include <string_view>
 
@@ -46,8 +47,14 @@ void replace_file(const std::string& path, std::string_view data, mode_t mode = 
 bool exists(const std::string& path);
 /// Like mkdir -p; an existing folder keeps its mode.
 void make_dirs(const std::string& path, mode_t mode = 0755);
+/// Bounds for a removal whose caller must end in time. Removing a large file that has not reached the disk
+/// yet holds its thread, and with it the end of the process, for 0.2 s a GiB: so such a file is left.
+struct RemoveBounds {
+  uint64_t max_file_bytes = UINT64_MAX;
+  std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
+};
 /// Removes a tree without following links or crossing into other mounts. Returns false when something stayed.
-bool remove_tree(const std::string& path) noexcept;
+bool remove_tree(const std::string& path, const RemoveBounds& bounds = {}) noexcept;
 
 /// Bytes that the files of a tree take on the disk; stops counting after 200,000 entries.
 uint64_t tree_bytes(const std::string& path) noexcept;

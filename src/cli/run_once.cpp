@@ -3,6 +3,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <stop_token>
 #include <thread>
 
@@ -85,8 +86,16 @@ int run_once(const Options& options) {
       // Whoever read our output is gone; the command gets to its own end.
     }
   };
-  const sandbox::ExecResult result = sandbox->exec(spec);
-  const int code = exit_code(result, stop.signal(), sandbox->about().limits.memory_bytes);
+  int code = 0;
+  try {
+    const sandbox::ExecResult result = sandbox->exec(spec);
+    code = exit_code(result, stop.signal(), sandbox->about().limits.memory_bytes);
+  } catch (const Error& e) {
+    // As a shell does: 127 for a program that is not there, 126 for one that cannot be run.
+    if (e.os_error() != ENOENT && e.os_error() != EACCES && e.os_error() != ENOEXEC) throw;
+    fmt::print(stderr, "hutch: {}\n", error_text(e));
+    code = e.os_error() == ENOENT ? 127 : 126;
+  }
   manager.shutdown(Clock::now() + 2s);
   ::_exit(code);
 }

@@ -192,6 +192,11 @@ uint64_t Cgroup::oom_kills() const {
   return read_keyed(*path + (v2_ ? "/memory.events" : "/memory.oom_control"), "oom_kill").value_or(0);
 }
 
+uint64_t Cgroup::pids_refused() const {
+  const auto* path = folder("pids");
+  return path == nullptr ? 0 : read_keyed(*path + "/pids.events", "max").value_or(0);
+}
+
 void Cgroup::kill_all() const noexcept {
   for (const auto& [_, path] : folders_) {
     try {

@@ -70,6 +70,8 @@ class Cgroup {
   CgroupUsage usage() const;
   /// Processes that the kernel's out-of-memory killer has ended in this group so far.
   uint64_t oom_kills() const;
+  /// Times that a process or thread was refused at the limit so far.
+  uint64_t pids_refused() const;
 
   void kill_all() const noexcept;
   /// Removes the folders, and the server's folder above when it became empty. False when one is still busy.

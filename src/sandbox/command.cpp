@@ -124,7 +124,7 @@ class CommandStream : public WaitedStream {
   Channel& channel_;
   const CommandSpec& spec_;
   BoundedOutput out_, err_;
-  size_t credit_ = wire::kWindow;
+  size_t credit_ = wire::kInputWindow;
   uint32_t consumed_ = 0;
   wire::Exited end_;
   bool exited_ = false, tree_gone_ = false;
@@ -142,7 +142,12 @@ std::string packed(const std::vector<std::string>& strings) {
 
 std::vector<std::string> assignments(const std::map<std::string, std::string>& env) {
   std::vector<std::string> out;
-  for (const auto& [name, value] : env) out.push_back(name + "=" + value);
+  for (const auto& [name, value] : env) {
+    if (name.empty() || name.find('=') != std::string::npos)
+      throw Error(Errc::invalid_argument,
+                  fmt::format("'{}' cannot be the name of an environment variable", name));
+    out.push_back(name + "=" + value);
+  }
   return out;
 }
 
@@ -186,7 +191,7 @@ void pass_input(Channel& channel, CommandStream& stream, uint32_t id, const Comm
   }
 }
 
-bool wait_for_end(CommandStream& stream, const CommandSpec& spec, Clock::time_point deadline) {
+bool wait_for_main(CommandStream& stream, const CommandSpec& spec, Clock::time_point deadline) {
   while (!spec.stop.stop_requested() && Clock::now() < deadline) {
     const auto until =
         spec.on_progress ? std::min<Clock::time_point>(deadline, Clock::now() + kProgressEvery) : deadline;
@@ -209,7 +214,7 @@ CommandResult run_command(Channel& channel, const CommandSpec& spec) {
     input = std::jthread(
         [&](std::stop_token stop) { pass_input(channel, *stream, stream.id(), spec, stop, deadline); });
 
-  const bool ended_by_itself = wait_for_end(*stream, spec, deadline);
+  const bool ended_by_itself = wait_for_main(*stream, spec, deadline);
   bool tree_ended = true;
   if (!ended_by_itself) {
     const auto grace = static_cast<uint32_t>(std::chrono::milliseconds(kGrace).count());

@@ -97,12 +97,9 @@ void check_path(const std::string& path) {
 }  // namespace
 
 FileInfo read_file(Channel& channel, const std::string& path, uint64_t max_bytes,
-                   const std::function<void(std::string_view)>& sink, const FileCall& call) {
+                   const std::function<bool(std::string_view)>& sink, const FileCall& call) {
   check_path(path);
-  FileRequest request(channel, [&](std::string_view bytes) {
-    sink(bytes);
-    return true;
-  });
+  FileRequest request(channel, sink);
   channel.send(wire::Type::read_file, request.id(),
                wire::ReadFile{.path = path, .offset = 0, .max_bytes = max_bytes});
   return request.finish(&FileStream::done_, call);

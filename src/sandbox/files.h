@@ -34,9 +34,10 @@ struct FileCall {
 /// (openat2), so no link leads out. Errors are those of the system call: not_found, denied, invalid_argument
 /// for a folder or device.
 
-/// Hands the content piece by piece to `sink`, from the I/O thread. At most `max_bytes` from the start.
+/// Hands the content piece by piece to `sink`, from the I/O thread: at most `max_bytes` from the start, and
+/// no more once `sink` returns false.
 FileInfo read_file(Channel& channel, const std::string& path, uint64_t max_bytes,
-                   const std::function<void(std::string_view)>& sink, const FileCall& call);
+                   const std::function<bool(std::string_view)>& sink, const FileCall& call);
 
 struct WriteOptions {
   bool append = false;      // otherwise the file is replaced atomically and keeps its mode and owner

@@ -18,6 +18,7 @@ namespace {
 constexpr auto kStartTimeout = 30s;
 constexpr auto kEndTimeout = 5s;
 constexpr size_t kRememberedEnds = 256;
+constexpr uint64_t kQuickFileBytes = 16u << 20;
 
 /// What every command finds in its environment; nothing of the server's own.
 std::map<std::string, std::string> base_environment() {
@@ -84,8 +85,8 @@ runtime::CgroupHost& Manager::cgroups() {
   return *cgroups_;
 }
 
-/// At the first create: the data folder, and what dead servers left in it.
-void Manager::prepare_host() {
+/// At the first call: the data folder, and what dead servers left in it.
+void Manager::prepare() {
   const auto& host = cgroups();
   const std::lock_guard lock(prepare_mutex_);
   if (!store_.server_id().empty()) return;
@@ -137,7 +138,7 @@ std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request) {
   const std::string profile_name = request.profile.empty() ? config_.default_profile : request.profile;
   const config::SandboxDefaults settings = config::settings_of(config_, profile_name);
   const config::Profile& profile = config_.profiles.at(profile_name);
-  prepare_host();
+  prepare();
 
   const auto entry = reserve(request, profile_name);
   const std::string id = entry->record.id;
@@ -273,6 +274,7 @@ Error Manager::unknown(const std::string& id_or_name) const {
 }
 
 std::shared_ptr<Sandbox> Manager::find(const std::string& id_or_name) {
+  prepare();
   const std::lock_guard lock(mutex_);
   const auto it = find_entry(id_or_name);
   if (it == entries_.end() || !it->second->sandbox) throw unknown(id_or_name);
@@ -298,7 +300,8 @@ Manager::DefaultSandbox Manager::default_sandbox() {
   return made;
 }
 
-std::vector<std::shared_ptr<Sandbox>> Manager::list() const {
+std::vector<std::shared_ptr<Sandbox>> Manager::list() {
+  prepare();
   const std::lock_guard lock(mutex_);
   std::vector<std::shared_ptr<Sandbox>> out;
   for (const auto& [_, entry] : entries_)
@@ -334,6 +337,7 @@ void Manager::remove(const std::string& id) {
     if (it == entries_.end()) return;
     entry = it->second;
     entries_.erase(it);
+    ++removing_;
   }
   if (entry->sandbox) {
     entry->sandbox->end("it was removed");
@@ -341,11 +345,14 @@ void Manager::remove(const std::string& id) {
     ended_.push_back({entry->sandbox->about(), entry->sandbox->cause(), WallClock::now()});
     if (ended_.size() > kRememberedEnds) ended_.pop_front();
   }
-  if (!remove_traces(*entry, Clock::now() + kEndTimeout))
+  if (!remove_traces(*entry, Clock::now() + kEndTimeout, {}))
     log::warning("something of {} is still there; the next server removes it", id);
+  const std::lock_guard lock(mutex_);
+  --removing_;
+  changed_.notify_all();
 }
 
-bool Manager::remove_traces(Entry& entry, Clock::time_point deadline) {
+bool Manager::remove_traces(Entry& entry, Clock::time_point deadline, const sys::RemoveBounds& bounds) {
   bool gone =
       entry.sandbox ? entry.sandbox->wait_until_ended(deadline) : end_recorded_agent(entry.record, deadline);
   for (;;) {
@@ -360,7 +367,7 @@ bool Manager::remove_traces(Entry& entry, Clock::time_point deadline) {
   }
   reap_orphans();
   if (entry.first_id != 0) ids_.give_back(entry.first_id);
-  return gone && store_.remove_sandbox_folder(entry.record.id);
+  return gone && store_.remove_sandbox_folder(entry.record.id, bounds);
 }
 
 void Manager::shutdown(Clock::time_point deadline) {
@@ -382,8 +389,13 @@ void Manager::shutdown(Clock::time_point deadline) {
   }
   {
     std::vector<std::jthread> removals;
-    for (auto& [_, entry] : entries) removals.emplace_back([&] { remove_traces(*entry, deadline); });
+    for (auto& [_, entry] : entries)
+      removals.emplace_back([&] {
+        remove_traces(*entry, deadline, {.max_file_bytes = kQuickFileBytes, .deadline = deadline});
+      });
   }
+  std::unique_lock lock(mutex_);
+  changed_.wait_until(lock, deadline, [&] { return removing_ == 0; });
   store_.close();
 }
 

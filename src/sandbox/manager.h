@@ -38,7 +38,7 @@ struct Ended {
   WallClock::time_point ended_at;
 };
 
-/// All sandboxes of this server. Thread-safe. Nothing happens on the host before the first create.
+/// All sandboxes of this server. Thread-safe. Nothing happens on the host before the first call of a method.
 class Manager {
  public:
   explicit Manager(const config::Config& config);
@@ -55,7 +55,7 @@ class Manager {
     std::string previous_cause;  // why the one before ended; empty when there was none
   };
   DefaultSandbox default_sandbox();
-  std::vector<std::shared_ptr<Sandbox>> list() const;
+  std::vector<std::shared_ptr<Sandbox>> list();
   std::vector<Ended> ended() const;
 
   /// Ends it and removes everything of it. False when there was none of that name (any more).
@@ -77,7 +77,7 @@ class Manager {
 
   using Entries = std::map<std::string, std::shared_ptr<Entry>>;  // by id
 
-  void prepare_host();
+  void prepare();
   std::shared_ptr<Entry> reserve(const CreateRequest& request, const std::string& profile);
   std::shared_ptr<Sandbox> build(Entry& entry, Description about, const config::SandboxDefaults& settings,
                                  const CreateRequest& request);
@@ -85,7 +85,7 @@ class Manager {
   runtime::Runtime& choose_runtime(const std::string& wanted);
   void make_workdir(Sandbox& sandbox) const;
   void remove(const std::string& id);
-  bool remove_traces(Entry& entry, Clock::time_point deadline);
+  bool remove_traces(Entry& entry, Clock::time_point deadline, const sys::RemoveBounds& bounds);
   Clock::time_point end_overdue();
   void housekeep(const std::stop_token& stop);
   Entries::iterator find_entry(const std::string& id_or_name);
@@ -104,6 +104,7 @@ class Manager {
   std::deque<Ended> ended_;            // the latest last, bounded
   std::deque<std::string> to_remove_;  // ended by themselves, to be cleaned up
   bool look_again_ = false;            // for the housekeeper: something came that may end sooner
+  int removing_ = 0;                   // removals under way
   bool stopping_ = false;
   std::string default_id_;
 

@@ -4,6 +4,8 @@
 #include <poll.h>
 #include <signal.h>
 
+#include <thread>
+
 #include "base/log.h"
 #include "base/sys.h"
 
@@ -134,8 +136,8 @@ CommandResult Sandbox::run_with_shell(const ExecSpec& spec, CommandSpec& command
     try {
       return run_command(*channel_, command);
     } catch (const Error& e) {
-      if (e.code() != Errc::not_found ||
-          std::string_view(e.what()).find("/bin/bash") == std::string_view::npos)
+      // ENOENT of the shell itself, not of the working folder.
+      if (e.os_error() != ENOENT || std::string_view(e.what()).find("/bin/bash") == std::string_view::npos)
         throw;
       no_bash_ = true;
     }
@@ -144,21 +146,49 @@ CommandResult Sandbox::run_with_shell(const ExecSpec& spec, CommandSpec& command
   return run_command(*channel_, command);
 }
 
-ExecResult Sandbox::exec(const ExecSpec& spec) {
+template <class Fn>
+auto Sandbox::while_alive(Fn fn) {
   const Activity activity(*this);
-  const uint32_t number = next_command_++;
-  CommandSpec command = command_spec(spec, number);
-  const uint64_t oom_kills = cgroup_.oom_kills();
-  ExecResult result;
-  static_cast<CommandResult&>(result) =
-      spec.argv.empty() ? run_with_shell(spec, command) : run_command(*channel_, command);
-  if (result.log_bytes > 0) result.log = command.log_path;
+  try {
+    return fn();
+  } catch (const Error& e) {
+    if (e.os_error() == EAGAIN)  // not even its supervisor could be started
+      throw Error(Errc::limit_exceeded, fmt::format("sandbox {} is at its limit of {} processes (pids)",
+                                                    about_.id, about_.limits.pids))
+          .hint("sandbox_destroy ends it; sandbox_create with `pids` makes one with more");
+    // The channel closes a moment before or after the end of the process is noticed.
+    if (e.code() != Errc::unavailable || !wait_until_ended(Clock::now() + 1s)) throw;
+    for (const auto deadline = Clock::now() + 1s; running() && Clock::now() < deadline;)
+      std::this_thread::sleep_for(1ms);
+    throw Error(Errc::unavailable, fmt::format("sandbox {} ended meanwhile: {}", about_.id, this->cause()))
+        .hint("make a new one with sandbox_create, or leave sandbox_id out to use the default sandbox");
+  }
+}
+
+/// Which limits a command that failed ran into. The kernel counts per sandbox: what was counted since the
+/// last look is put down to this command.
+void Sandbox::note_limits(ExecResult& result) {
+  if (result.exit_code == 0) return;
+  const uint64_t kills = cgroup_.oom_kills(), refused = cgroup_.pids_refused();
+  result.oom_kills = kills - oom_kills_seen_.exchange(kills);
+  result.pids_refused = refused - pids_refused_seen_.exchange(refused);
   const bool was_killed = result.signal == SIGKILL || result.exit_code == 128 + SIGKILL;
-  if (was_killed || result.exit_code != 0) result.oom_kills = cgroup_.oom_kills() - oom_kills;
   if (was_killed && result.oom_kills > 0 && result.end != End::timed_out && result.end != End::cancelled)
     result.end = End::oom_killed;
-  count_log(number, result.log_bytes);
-  return result;
+}
+
+ExecResult Sandbox::exec(const ExecSpec& spec) {
+  return while_alive([&] {
+    const uint32_t number = next_command_++;
+    CommandSpec command = command_spec(spec, number);
+    ExecResult result;
+    static_cast<CommandResult&>(result) =
+        spec.argv.empty() ? run_with_shell(spec, command) : run_command(*channel_, command);
+    if (result.log_bytes > 0) result.log = command.log_path;
+    note_limits(result);
+    count_log(number, result.log_bytes);
+    return result;
+  });
 }
 
 void Sandbox::count_log(uint32_t number, uint64_t bytes) {
@@ -182,24 +212,26 @@ void Sandbox::count_log(uint32_t number, uint64_t bytes) {
 }
 
 FileInfo Sandbox::read_file(const std::string& path, uint64_t max_bytes,
-                            const std::function<void(std::string_view)>& sink, std::stop_token stop) {
-  const Activity activity(*this);
-  return sandbox::read_file(*channel_, absolute(path), max_bytes, sink,
-                            {Clock::now() + kFileTimeout, std::move(stop)});
+                            const std::function<bool(std::string_view)>& sink, std::stop_token stop) {
+  return while_alive([&] {
+    return sandbox::read_file(*channel_, absolute(path), max_bytes, sink,
+                              {Clock::now() + kFileTimeout, stop});
+  });
 }
 
 FileInfo Sandbox::write_file(const std::string& path, std::string_view content, const WriteOptions& options,
                              std::stop_token stop) {
-  const Activity activity(*this);
-  return sandbox::write_file(*channel_, absolute(path), content, options,
-                             {Clock::now() + kFileTimeout, std::move(stop)});
+  return while_alive([&] {
+    return sandbox::write_file(*channel_, absolute(path), content, options,
+                               {Clock::now() + kFileTimeout, stop});
+  });
 }
 
 void Sandbox::list_files(const std::string& path, uint32_t depth,
                          const std::function<bool(const FileEntry&)>& visit, std::stop_token stop) {
-  const Activity activity(*this);
-  sandbox::list_files(*channel_, absolute(path), depth, visit,
-                      {Clock::now() + kFileTimeout, std::move(stop)});
+  while_alive([&] {
+    sandbox::list_files(*channel_, absolute(path), depth, visit, {Clock::now() + kFileTimeout, stop});
+  });
 }
 
 Usage Sandbox::usage() const {

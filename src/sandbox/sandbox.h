@@ -49,8 +49,9 @@ struct ExecSpec {
 };
 
 struct ExecResult : CommandResult {
-  std::string log;         // path inside of the whole output; empty when it printed nothing
-  uint64_t oom_kills = 0;  // processes that its memory limit cost, the main one or others
+  std::string log;            // path inside of the whole output; empty when it printed nothing
+  uint64_t pids_refused = 0;  // processes that its pids limit refused
+  uint64_t oom_kills = 0;     // processes that its memory limit cost, the main one or others
 };
 
 struct Usage {
@@ -74,7 +75,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
 
   ExecResult exec(const ExecSpec& spec);
   FileInfo read_file(const std::string& path, uint64_t max_bytes,
-                     const std::function<void(std::string_view)>& sink, std::stop_token stop);
+                     const std::function<bool(std::string_view)>& sink, std::stop_token stop);
   FileInfo write_file(const std::string& path, std::string_view content, const WriteOptions& options,
                       std::stop_token stop);
   void list_files(const std::string& path, uint32_t depth, const std::function<bool(const FileEntry&)>& visit,
@@ -98,6 +99,10 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
  private:
   class Activity;  // a call that keeps it from being idle
   CommandSpec command_spec(const ExecSpec& spec, uint32_t number) const;
+  /// Tells a command's own failure from the end of the sandbox under it, which then is named with its cause.
+  template <class Fn>
+  auto while_alive(Fn fn);
+  void note_limits(ExecResult& result);
   CommandResult run_with_shell(const ExecSpec& spec, CommandSpec& command);
   void count_log(uint32_t number, uint64_t bytes);
   void on_process_end();
@@ -112,6 +117,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
 
   std::atomic<bool> ended_{false}, no_bash_{false};
   std::atomic<uint32_t> next_command_{1};
+  std::atomic<uint64_t> oom_kills_seen_{0}, pids_refused_seen_{0};
   const Clock::time_point started_ = Clock::now();
   mutable std::mutex mutex_;
   std::string cause_;

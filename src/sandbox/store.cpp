@@ -154,8 +154,8 @@ void Store::write_record(const Record& record) const {
   sys::replace_file(sandbox_folder(record.id) + "/record.json", j.dump(), 0600);
 }
 
-bool Store::remove_sandbox_folder(const std::string& id) const noexcept {
-  return sys::remove_tree(sandbox_folder(id));
+bool Store::remove_sandbox_folder(const std::string& id, const sys::RemoveBounds& bounds) const noexcept {
+  return sys::remove_tree(sandbox_folder(id), bounds);
 }
 
 }  // namespace hutch::sandbox

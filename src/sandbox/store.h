@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/process.h"
+#include "base/sys.h"
 #include "runtime/cgroup.h"
 
 namespace hutch::sandbox {
@@ -50,7 +51,8 @@ class Store {
   std::string sandbox_folder(const std::string& id) const;
   void create_sandbox_folder(const std::string& id) const;
   void write_record(const Record& record) const;
-  bool remove_sandbox_folder(const std::string& id) const noexcept;
+  /// False when something stays, which the next server removes.
+  bool remove_sandbox_folder(const std::string& id, const sys::RemoveBounds& bounds) const noexcept;
 
  private:
   std::string home_, server_id_, folder_;

@@ -40,7 +40,9 @@ class Lines(unittest.TestResult):
 
     def bad(self, test, error):
         self.failed += 1
-        text = "".join(traceback.format_exception(*error))
+        # Without unittest's own frames; a test class' set-up has no test to hang them on.
+        text = self._exc_info_to_string(error, test) if isinstance(test, unittest.TestCase) else "".join(
+            traceback.format_exception(*error))
         self.say("FAIL", test, "\n" + "\n".join("    " + line for line in text.splitlines()))
 
     def addError(self, test, err):
@@ -55,8 +57,7 @@ class Lines(unittest.TestResult):
         if err:
             self.failures.append((test, ""))
             self.failed += 1
-            text = "".join(traceback.format_exception(*err))
-            self.say("FAIL", test, f" {subtest._subDescription()}\n" + text)
+            self.say("FAIL", test, f" {subtest._subDescription()}\n" + self._exc_info_to_string(err, test))
 
     def addSkip(self, test, reason):
         self.left_out += 1

@@ -12,7 +12,7 @@ using namespace hutch;
 using namespace hutch::schema;
 using hutch::test::error_of;
 
-struct Edit {
+struct Change {
   std::string old_str, new_str;
   bool replace_all = false;
 
@@ -26,7 +26,7 @@ struct Edit {
 
 struct Args {
   std::string path;
-  std::vector<Edit> edits;
+  std::vector<Change> edits;
   Bytes memory = gib(1);
   std::optional<int64_t> limit;
   double cpus = 2;
@@ -34,8 +34,8 @@ struct Args {
   std::vector<int64_t> line_range;
   std::vector<std::string> parts;
   std::map<std::string, std::string> env;
-  std::map<std::string, Edit> named;
-  std::optional<Edit> one;
+  std::map<std::string, Change> named;
+  std::optional<Change> one;
   bool force = false;
 
   template <class V>
@@ -147,7 +147,7 @@ TEST_SUITE("JSON Schema") {
   }
 
   TEST_CASE("properties come in the order of the description") {
-    const ordered_json schema = schema_of<Edit>();
+    const ordered_json schema = schema_of<Change>();
     std::vector<std::string> names;
     for (const auto& [name, _] : schema["properties"].items()) names.push_back(name);
     CHECK(names == std::vector<std::string>{"old_str", "new_str", "replace_all"});
