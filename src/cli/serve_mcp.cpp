@@ -80,7 +80,7 @@ int serve_mcp(const Options& options) {
   running_server = &server;
   stop_on_signals();
   (void)server.run();
-  manager.shutdown(Clock::now() + 150ms);
+  manager.shutdown(Clock::now() + 120ms);
   // Not by return: the destructors would wait for calls that do not stop.
   ::_exit(0);
 }

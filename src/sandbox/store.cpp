@@ -10,6 +10,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <sstream>
 #include <thread>
 
 #include "base/log.h"
@@ -38,19 +39,27 @@ UniqueFd try_lock(const std::string& path) {
   return fd;
 }
 
+/// The last whole line counts; a server that dies while it writes leaves a broken one behind it.
 std::optional<Record> read_record(const std::string& folder) {
-  try {
-    const json j = json::parse(sys::read_file(folder + "/record.json"));
-    Record r;
-    r.id = j.at("id");
-    r.pid = j.at("pid");
-    r.start_time = j.at("start_time");
-    r.cgroup_v2 = j.at("cgroup_v2");
-    r.cgroups = j.at("cgroups");
-    return r;
-  } catch (const std::exception&) {
-    return std::nullopt;  // the server died before the record was there: then nothing else was there either
+  std::optional<Record> found;
+  if (!sys::exists(folder + "/record")) return found;
+  std::istringstream lines(sys::read_file(folder + "/record"));
+  for (std::string line; std::getline(lines, line);) {
+    try {
+      const json j = json::parse(line);
+      Record r;
+      r.id = j.at("id");
+      r.state = j.at("state");
+      r.pid = j.at("pid");
+      r.start_time = j.at("start_time");
+      r.cgroup_v2 = j.at("cgroup_v2");
+      r.cgroups = j.at("cgroups");
+      found = std::move(r);
+    } catch (const json::exception&) {
+      break;
+    }
   }
+  return found;
 }
 
 bool remove_cgroups(const runtime::Cgroup& cgroup, Clock::time_point deadline) {
@@ -151,7 +160,8 @@ void Store::write_record(const Record& record) const {
                   {"start_time", record.start_time},
                   {"cgroup_v2", record.cgroup_v2},
                   {"cgroups", record.cgroups}};
-  sys::replace_file(sandbox_folder(record.id) + "/record.json", j.dump(), 0600);
+  const UniqueFd file = sys::open(sandbox_folder(record.id) + "/record", O_WRONLY | O_APPEND | O_CREAT, 0600);
+  sys::write_all(file.get(), j.dump(-1, ' ', true) + "\n");
 }
 
 bool Store::remove_sandbox_folder(const std::string& id, const sys::RemoveBounds& bounds) const noexcept {

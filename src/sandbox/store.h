@@ -50,6 +50,9 @@ class Store {
 
   std::string sandbox_folder(const std::string& id) const;
   void create_sandbox_folder(const std::string& id) const;
+  /// Appends a line to the sandbox's record: the first one before anything else is made, then one for each
+  /// change. No rename and no sync: it has to survive the death of a process, not of the machine, and ext4
+  /// writes a file that replaces another out to the disk at once.
   void write_record(const Record& record) const;
   /// False when something stays, which the next server removes.
   bool remove_sandbox_folder(const std::string& id, const sys::RemoveBounds& bounds) const noexcept;
