@@ -155,6 +155,11 @@ ExitStatus Process::wait(Clock::time_point deadline) {
   return {.code = WEXITSTATUS(status), .signal = 0};
 }
 
+void Process::detach() noexcept {
+  Owned::instance().remove(std::exchange(pid_, 0));
+  pidfd_.reset();
+}
+
 void Process::kill(int signal) noexcept {
   if (pid_ != 0) pidfd_signal(pidfd_.get(), signal);
 }

@@ -45,6 +45,8 @@ class Process {
   /// Throws timeout when it has not ended by `deadline`; it lives on.
   ExitStatus wait(Clock::time_point deadline);
   void kill(int signal) noexcept;
+  /// Lets it go on without us; init reaps it.
+  void detach() noexcept;
 
  private:
   pid_t pid_ = 0;  // 0 = none, or reaped

@@ -24,8 +24,16 @@ constexpr std::array kMaskedPaths = {"/proc/acpi",          "/proc/asound",
                                      "/proc/timer_stats",   "/sys/devices/virtual/powercap",
                                      "/sys/firmware",       "/sys/fs/selinux",
                                      "/sys/kernel/debug",   "/sys/devices/system/cpu/cpu0/thermal_throttle"};
-constexpr std::array kReadonlyPaths = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
-                                       "/proc/sysrq-trigger"};
+/// The last four are the agent's own: a command may not offer it to the out-of-memory killer.
+constexpr std::array kReadonlyPaths = {"/proc/bus",
+                                       "/proc/fs",
+                                       "/proc/irq",
+                                       "/proc/sys",
+                                       "/proc/sysrq-trigger",
+                                       "/proc/1/oom_adj",
+                                       "/proc/1/oom_score_adj",
+                                       "/proc/1/task/1/oom_adj",
+                                       "/proc/1/task/1/oom_score_adj"};
 
 json mount(const char* target, const char* type, std::vector<std::string> options) {
   return {{"destination", target}, {"type", type}, {"source", type}, {"options", std::move(options)}};

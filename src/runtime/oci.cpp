@@ -109,6 +109,16 @@ void plan_rootfs(StagePlan& plan, const SandboxSpec& spec, const HostRootfs& roo
   }
 }
 
+/// The agent's binary, at a path that tells nothing of the host: the runtime binds it to its place from
+/// there.
+void plan_agent(StagePlan& plan, const std::string& binary, const Layout& at) {
+  const std::string lower = at.base + "/lower-agent", empty = at.base + "/empty",
+                    view = at.base + "/view-agent";
+  for (const auto& folder : {lower, empty, view}) plan.make_dir(folder, 0755, 0);
+  plan.bind(binary.substr(0, binary.rfind('/')), lower);
+  plan.mount_read_only_view(lower, empty, view);
+}
+
 /// What the bundle and the agent bring about or fail at; limits come on top.
 Isolation always_isolated(const SandboxSpec& spec, bool layer_on_disk) {
   return {
@@ -201,7 +211,7 @@ Container OciRuntime::start(const SandboxSpec& spec, Clock::time_point deadline)
   Layout at{
       .base = staging_folder(spec), .root = {}, .agent = {}, .layer_on_disk = can_be_upper(spec.folder)};
   at.root = at.base + "/root";
-  at.agent = at.base + "/agent";
+  at.agent = at.base + "/view-agent/" + base_name(agent);
 
   for (const char* name : {"layer", "bundle", "runtime"}) sys::make_dirs(spec.folder + "/" + name, 0700);
   const bool cgroup = !spec.cgroup.folders().empty();
@@ -230,8 +240,7 @@ Container OciRuntime::start(const SandboxSpec& spec, Clock::time_point deadline)
   if (!cgroups_.hybrid_mount().empty()) plan.mount_tmpfs(cgroups_.hybrid_mount(), "mode=0555,size=4k");
   plan.mount_tmpfs(at.base, "mode=0755,size=1m");
   plan_rootfs(plan, spec, rootfs, at);
-  plan.make_file(at.agent);
-  plan.bind(agent, at.agent);
+  plan_agent(plan, agent, at);
   plan.open_fd(0, spec.folder + "/" + std::string(kToAgent), "r");
   plan.open_fd(1, spec.folder + "/" + std::string(kFromAgent), "rw");
   plan.open_fd(2, spec.folder + "/runtime.log", "a");

@@ -161,16 +161,27 @@ void do_bind_shifted(State& state, const Words& s) {
         s[2]);
 }
 
-void do_overlay(State&, const Words& s) {
-  const std::string options = fmt::format("lowerdir={},upperdir={}/upper,workdir={}/work", s[1], s[2], s[2]);
-  // volatile: without it the last unmount writes everything that is still dirty in the upper layer to the
-  // disk, and ending a sandbox with 1 GB of unwritten data takes as long as the disk needs (Linux 5.10).
-  for (const char* extra : {",volatile", ",volatile,userxattr", ",userxattr", ""}) {
-    if (::mount("hutch", s[3].c_str(), "overlay", MS_NOSUID | MS_NODEV, (options + extra).c_str()) == 0)
+void mount_overlay(const std::string& options, const std::string& target, unsigned long flags,
+                   std::initializer_list<const char*> extras) {
+  for (const char* extra : extras) {
+    if (::mount("hutch", target.c_str(), "overlay", MS_NOSUID | MS_NODEV | flags,
+                (options + extra).c_str()) == 0)
       return;
     if (errno != EINVAL && errno != EPERM) break;
   }
-  throw sys_error(errno, "mount overlay on", s[3]);
+  throw sys_error(errno, "mount overlay on", target);
+}
+
+void do_overlay(State&, const Words& s) {
+  // volatile: without it the last unmount writes everything that is still dirty in the upper layer to the
+  // disk, and ending a sandbox with 1 GB of unwritten data takes as long as the disk needs (Linux 5.10).
+  // userxattr: what a mount in a user namespace needs (Linux 5.11).
+  mount_overlay(fmt::format("lowerdir={},upperdir={}/upper,workdir={}/work", s[1], s[2], s[2]), s[3], 0,
+                {",volatile", ",volatile,userxattr", ",userxattr", ""});
+}
+
+void do_overlay_read_only(State&, const Words& s) {
+  mount_overlay(fmt::format("lowerdir={}:{}", s[1], s[2]), s[3], MS_RDONLY, {"", ",userxattr"});
 }
 
 void do_open(State&, const Words& s) {
@@ -208,6 +219,7 @@ constexpr Verb kVerbs[] = {{"join", 2, do_join},
                            {"bind", 3, do_bind},
                            {"bind_shifted", 3, do_bind_shifted},
                            {"overlay", 4, do_overlay},
+                           {"overlay_read_only", 4, do_overlay_read_only},
                            {"open", 4, do_open},
                            {"exec", 0, do_exec}};
 

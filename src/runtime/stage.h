@@ -33,6 +33,11 @@ class StagePlan {
   /// A writable view of `lower`. `state` gets the folders `upper` and `work`; upper's owner and mode are
   /// those that the view's root shows.
   void mount_overlay(const std::string& lower, const std::string& state, const std::string& target);
+  /// A read-only view of `lower` that does not show in the mount table where `lower` lies on the host.
+  /// `empty`: an empty folder, since an overlay without an upper layer needs two lower ones.
+  void mount_read_only_view(const std::string& lower, const std::string& empty, const std::string& target) {
+    add({"overlay_read_only", lower, empty, target});
+  }
   /// `mode`: r, w, rw or a (append).
   void open_fd(int fd, const std::string& path, const std::string& mode);
   void exec(const std::vector<std::string>& argv);

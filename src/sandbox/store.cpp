@@ -88,7 +88,16 @@ bool end_recorded_agent(const Record& record, Clock::time_point deadline) {
 
 void Store::close() noexcept {
   if (folder_.empty()) return;
-  if (::rmdir((folder_ + "/sandboxes").c_str()) == 0) sys::remove_tree(folder_);
+  if (::rmdir((folder_ + "/sandboxes").c_str()) == 0) {
+    sys::remove_tree(folder_);
+  } else {
+    try {
+      Process::spawn({.argv = {"/proc/self/exe", "--remove", folder_}, .env = {}, .fds = {{lock_.get(), 3}}})
+          .detach();
+    } catch (const Error& e) {
+      log::warning("{}: the next server removes {}", e.what(), folder_);
+    }
+  }
   lock_.reset();
   folder_.clear();
 }

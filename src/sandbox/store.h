@@ -39,7 +39,9 @@ class Store {
   /// Makes the folders and takes the lock. Throws an Error that says what to do when the folder cannot be
   /// used.
   void open();
-  /// Gives up the server's own folder; one that still holds something stays for the next server to clean up.
+  /// Gives up the server's own folder. What could not be removed in time, such as the gigabytes of a sandbox,
+  /// is left to a process of our binary that does nothing else and keeps the lock meanwhile; should that be
+  /// killed too, the next server does it.
   void close() noexcept;
   const std::string& home() const noexcept { return home_; }
   const std::string& server_id() const noexcept { return server_id_; }

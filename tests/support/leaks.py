@@ -98,8 +98,10 @@ def runtime_state():
 
 
 def servers(home):
-    return {p: f"server folder {p}: {sorted(os.listdir(p)) if os.path.isdir(p) else 'file'}"
-            for p in glob.glob(os.path.join(home, "servers", "*"))} if home else {}
+    def inside(folder):
+        return [os.path.relpath(os.path.join(base, name), folder) for base, dirs, files in os.walk(folder)
+                for name in dirs + files][:8]
+    return {p: f"server folder {p}: {inside(p)}" for p in glob.glob(os.path.join(home, "servers", "*"))} if home else {}
 
 
 def snapshot(home=None):
