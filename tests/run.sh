@@ -48,8 +48,8 @@ count() { ((passed += $1, failed += $2, skipped += $3)); }
 as_root() { if ((EUID == 0)); then "$@"; else sudo "$@"; fi; }
 
 missing_packages() {
-  local -a wanted=(meson ninja-build pkg-config nlohmann-json3-dev libfmt-dev libyaml-cpp-dev libcpp-httplib-dev doctest-dev libdtl-dev
-    libasio-dev libssl-dev libseccomp-dev libcap-dev crun runc e2fsprogs uidmap procps)
+  local -a wanted=(meson ninja-build pkg-config nlohmann-json3-dev libfmt-dev libyaml-cpp-dev doctest-dev libdtl-dev
+    libasio-dev libssl-dev libseccomp-dev crun runc e2fsprogs uidmap procps)
   # Names of what is wanted and not among what is installed.
   comm -23 <(printf '%s\n' "${wanted[@]}" | sort) \
     <(dpkg-query -W -f='${Status} ${Package}\n' "${wanted[@]}" 2>/dev/null | sed -n 's/.* installed //p' | sort -u)
@@ -166,7 +166,7 @@ node_suite() {
 }
 
 schema_suite() {
-  local folder=${MCP_SCHEMA_DIR:-../shared/reference/mcp-schema}
+  local folder=${MCP_SCHEMA_DIR:-}
   if [[ ! -d $folder ]]; then
     echo "SKIP no official JSON schemas: set MCP_SCHEMA_DIR to a folder with 2025-11-25.json and so on"
     return 77
@@ -218,13 +218,13 @@ fi
 
 unset HUTCHTEST_RECORD_DIR
 if any_wanted asan-unit asan-sandbox asan-security; then
-  must_build build-asan -Db_sanitize=address,undefined
+  must_build build-asan -Db_sanitize=address,undefined -Doptimization=1 -Ddebug=false -Dcpp_args=-g1
   suite asan-unit sanitized leak_checked meson test -C build-asan --no-rebuild --print-errorlogs -t 4
   suite asan-sandbox sanitized python_suite build-asan tests/sandbox/test_*.py
   suite asan-security sanitized python_suite build-asan tests/security/test_*.py
 fi
 if ((long)); then
-  must_build build-tsan -Db_sanitize=thread
+  must_build build-tsan -Db_sanitize=thread -Doptimization=1 -Ddebug=false -Dcpp_args=-g1
   suite tsan-unit sanitized leak_checked meson test -C build-tsan --no-rebuild --print-errorlogs -t 4
   suite tsan-sandbox sanitized python_suite build-tsan tests/sandbox/test_*.py
 fi

@@ -85,7 +85,7 @@ config::LoadedConfig load_settings(const Options& options) {
   override(options.toolsets, "toolsets", [&](const std::string& v) { loaded.config.toolsets = split(v); });
   if (loaded.config.results != "text" && loaded.config.results != "structured")
     throw Error(Errc::invalid_argument, fmt::format("--results {} is not known", loaded.config.results))
-        .hint("text or structured");
+        .hint("--results text, or --results structured");
   log::set_level(log::level_from(loaded.config.log_level));
   return loaded;
 }
