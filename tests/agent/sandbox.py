@@ -6,14 +6,18 @@ import signal
 import subprocess
 import tempfile
 
-from wire import Client
+from wire import Client, Timeout
 
-AGENT = os.environ.get("HUTCH_AGENT", "hutch-agent")
+AGENT = os.path.abspath(os.environ["HUTCHTEST_AGENT"])
 UNSHARE = ["unshare", "--fork", "--pid", "--mount-proc", "--net", "--kill-child"]
 
 
 def possible():
     return subprocess.run(UNSHARE + ["true"], capture_output=True).returncode == 0
+
+
+class StartError(Exception):
+    pass
 
 
 class Sandbox:
@@ -34,7 +38,13 @@ class Sandbox:
             self.process = subprocess.Popen(command, stdin=reading, stdout=writing, stderr=errors)
         os.close(reading)
         os.close(writing)
-        self.client = self.connect(hello=hello)
+        try:
+            self.client = self.connect(hello=hello)
+        except Timeout:
+            with open(self.stderr, errors="replace") as file:
+                message = file.read()
+            self.close()
+            raise StartError(message) from None
 
     def connect(self, hello=True, takeover=False, **options):
         """Another host on the same channel."""

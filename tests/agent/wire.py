@@ -156,7 +156,7 @@ class Client:
         if takeover:
             self.raw(b"\xff" * (MAX_PAYLOAD + HEADER.size))
         self.send("hello", 0, struct.pack("<QQ", orphan_ttl_ms, ends_in_ms))
-        return self.expect("welcome")
+        return self.expect("welcome", timeout=5)
 
     def ping(self, timeout=20):
         stream = self.stream()
