@@ -7,6 +7,7 @@
 #include "base/sha256.h"
 #include "tools/encoding.h"
 #include "tools/sandbox_read_file.h"
+#include "tools/unified_diff.h"
 
 namespace hutch::tools {
 

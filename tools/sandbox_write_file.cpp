@@ -7,6 +7,7 @@
 #include "tools/encoding.h"
 #include "tools/sandbox_read_file.h"
 #include "tools/text_edit.h"
+#include "tools/text_lines.h"
 
 namespace hutch::tools {
 

@@ -35,16 +35,4 @@ Edited apply_edits(std::string text, const std::vector<Edit>& edits, size_t max_
 /// end of the text stays missing.
 Edited insert_lines(std::string_view text, int64_t after, std::string_view lines, size_t max_bytes);
 
-/// What in `text` comes closest to `wanted`, which is not in it, with line numbers and what differs; empty
-/// when nothing is close.
-std::string nearest_lines(std::string_view text, std::string_view wanted);
-
-/// Unified, three lines of context, about `max_bytes` at most: what does not fit is left out and counted.
-std::string unified_diff(std::string_view path, std::string_view before, std::string_view after,
-                         size_t max_bytes);
-
-int64_t count_lines(std::string_view text);
-/// Every line ends in CRLF, and there is one.
-bool has_crlf_ends(std::string_view text);
-
 }  // namespace hutch::tools

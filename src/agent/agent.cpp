@@ -55,7 +55,7 @@ void Agent::run() {
     const int count = poller_.wait(events, 64, !work_left());
     for (int i = 0; i < count; ++i) on_event(events[i]);
     if (child_ended_) reap_children();
-    if (!on_time()) return;
+    if (!on_time()) return files_.drop_all();  // a temporary file could lie in a folder that outlives us
     serve_host();
     serve_streams();
     channel_.flush();

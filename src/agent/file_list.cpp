@@ -95,6 +95,7 @@ class Walk {
   bool put(const wire::Entry& record);
 
   char path_[kLongestPath];
+  char target_[PATH_MAX];  // not on the stack of each level
   char message_[1 + wire::kDataChunk];
   size_t used_ = 1;  // behind the tag
 };
@@ -114,14 +115,13 @@ void Walk::entry(int folder, const char* name, uint32_t depth, size_t path_bytes
   const size_t size = path_bytes + name_bytes;
 
   wire::Entry record;
-  char target[PATH_MAX];
   record.path = {path_, size};
   record.mode = status.st_mode;
   record.size = static_cast<uint64_t>(status.st_size);
   record.mtime_s = status.st_mtim.tv_sec;
   if (S_ISLNK(status.st_mode)) {
-    const ssize_t bytes = readlinkat(folder, name, target, sizeof target);
-    if (bytes > 0) record.target = {target, static_cast<size_t>(bytes)};
+    const ssize_t bytes = readlinkat(folder, name, target_, sizeof target_);
+    if (bytes > 0) record.target = {target_, static_cast<size_t>(bytes)};
   }
   if (!put(record)) {
     flush();

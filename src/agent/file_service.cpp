@@ -52,6 +52,8 @@ void FileStream::start_list(const wire::ListFiles& request, Services& services) 
     close(kHostInFd);
     close(kHostOutFd);
     prctl(PR_SET_NAME, "hutch-list");
+    // It grows with the folder that it lists: memory pressure takes it, and not the agent.
+    raise_oom_score(services.inherited.oom_score_adj, kCommandOomScoreAdj);
     run_list_worker(request);
   }
   kind_ = Kind::list;

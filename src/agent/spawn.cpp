@@ -17,7 +17,6 @@
 namespace hutch::agent {
 namespace {
 
-constexpr int kCommandOomScoreAdj = 500;
 constexpr std::string_view kDefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Everything the child needs, prepared before: it shares our memory and must not allocate.
@@ -48,17 +47,6 @@ std::string_view search_path(char* const* envp) {
     if (std::strncmp(*envp, "PATH=", 5) == 0) return *envp + 5;
   }
   return kDefaultPath;
-}
-
-void raise_oom_score(int inherited) {
-  // Lowering needs a privilege, and a score that the runtime set higher is meant.
-  if (inherited >= kCommandOomScoreAdj) return;
-  const int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-  if (fd < 0) return;
-  char text[8];
-  const auto end = std::to_chars(text, text + sizeof text, kCommandOomScoreAdj).ptr;
-  (void)!write(fd, text, static_cast<size_t>(end - text));
-  close(fd);
 }
 
 /// Like execvpe, with the command's PATH instead of ours and without handing scripts to a shell.
@@ -101,7 +89,7 @@ int run_child(void* argument) noexcept {
     _exit(127);
   };
   setsid();
-  raise_oom_score(plan.inherited.oom_score_adj);
+  raise_oom_score(plan.inherited.oom_score_adj, kCommandOomScoreAdj);
   setrlimit(RLIMIT_NOFILE, &plan.inherited.open_files);
   if (chdir(plan.workdir) != 0) fail(SpawnResult::Step::chdir, errno);
   sigset_t none;
@@ -112,6 +100,16 @@ int run_child(void* argument) noexcept {
 }
 
 }  // namespace
+
+void raise_oom_score(int inherited, int wanted) {
+  if (inherited >= wanted) return;
+  const int fd = openat(kProcFd, "self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  char text[8];
+  const auto end = std::to_chars(text, text + sizeof text, wanted).ptr;
+  (void)!write(fd, text, static_cast<size_t>(end - text));
+  close(fd);
+}
 
 SpawnResult spawn(const wire::Exec& request, const Inherited& inherited) {
   Plan plan;

@@ -21,6 +21,13 @@ struct SpawnResult {
   Step step = Step::none;
 };
 
+inline constexpr int kSupervisorOomScoreAdj = 0;
+inline constexpr int kCommandOomScoreAdj = 500;
+
+/// Raises the calling process's score to `wanted`; what the runtime set higher is meant and stays. Lowering
+/// would need a privilege.
+void raise_oom_score(int inherited, int wanted);
+
 /// The process gets descriptors 0, 1, 2 of the caller and nothing else: all others must be close-on-exec.
 /// It is the leader of a session of its own, with default signals and an empty mask.
 SpawnResult spawn(const wire::Exec& request, const Inherited& inherited);

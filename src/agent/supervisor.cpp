@@ -172,6 +172,7 @@ void run_supervisor(const Launch& launch) {
   arrange_descriptors(launch);
   prctl(PR_SET_NAME, "hutch-super");
   prctl(PR_SET_CHILD_SUBREAPER, 1);
+  raise_oom_score(launch.inherited.oom_score_adj, kSupervisorOomScoreAdj);
   const SpawnResult result = spawn(launch.request, launch.inherited);
   if (result.error != 0) report_failure(result, launch.request);
   for (const int fd : {0, 1, 2}) close(fd);  // or the agent would never see the end of the output

@@ -26,13 +26,20 @@ inline uint64_t now_ms() {
   return static_cast<uint64_t>(now.tv_sec) * 1000 + static_cast<uint64_t>(now.tv_nsec) / 1000000;
 }
 
-/// glibc 2.36 has no wrapper for openat2 (kernel 5.6).
+/// glibc 2.36 has no wrapper for openat2 (kernel 5.6). With RESOLVE_IN_ROOT it gives EAGAIN when a rename
+/// elsewhere races with "..": tried again, but not for ever, because what runs inside can rename for ever.
 inline int openat2(int folder, const char* path, uint64_t flags, uint64_t mode, uint64_t resolve) {
   open_how how{};
   how.flags = flags;
   how.mode = mode;
   how.resolve = resolve;
-  return static_cast<int>(retry_eintr([&] { return syscall(SYS_openat2, folder, path, &how, sizeof how); }));
+  constexpr int kTries = 32;
+  int fd = -1;
+  for (int i = 0; i < kTries; ++i) {
+    fd = static_cast<int>(retry_eintr([&] { return syscall(SYS_openat2, folder, path, &how, sizeof how); }));
+    if (fd >= 0 || errno != EAGAIN) break;
+  }
+  return fd;
 }
 
 /// Descriptors with a fixed number, opened at start-up before anything untrusted runs.

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <sstream>
@@ -171,6 +172,18 @@ Enforcement Cgroup::apply_pids(int64_t pids) const {
   const auto* path = folder("pids");
   if (path == nullptr) return missing("pids");
   return write_and_check(*path + "/pids.max", std::to_string(pids));
+}
+
+bool Cgroup::holds(pid_t pid) const {
+  const auto lists = [&](const std::string& folder) {
+    if (!sys::exists(folder + "/cgroup.procs")) return false;
+    std::istringstream pids(sys::read_file(folder + "/cgroup.procs"));
+    for (pid_t member = 0; pids >> member;)
+      if (member == pid) return true;
+    return false;
+  };
+  return std::ranges::all_of(folders_,
+                             [&](const auto& f) { return lists(f.second) || lists(f.second + "/runtime"); });
 }
 
 CgroupUsage Cgroup::usage() const {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -38,6 +40,8 @@ class CgroupHost {
   bool v2() const noexcept { return v2_; }
   /// v1 controllers beside a cgroup2 mount: crun 1.8 refuses such a host while it sees that mount.
   const std::string& hybrid_mount() const noexcept { return hybrid_mount_; }
+  /// The mount below which v2 groups are; empty on v1.
+  const std::string& v2_mount() const noexcept { return v2_mount_; }
   /// Controller ("memory", "cpu", "pids") to the folder below which our groups go. v2: one entry, key "".
   const std::map<std::string, std::string>& bases() const noexcept { return bases_; }
   /// Why limits cannot be enforced here; empty when they can.
@@ -45,7 +49,7 @@ class CgroupHost {
 
  private:
   bool v2_ = false;
-  std::string hybrid_mount_, problem_;
+  std::string hybrid_mount_, v2_mount_, problem_;
   std::map<std::string, std::string> bases_;
 };
 
@@ -67,6 +71,9 @@ class Cgroup {
   /// Writes in the order that the kernel accepts, up or down, and reads everything back.
   /// Keys: memory, swap, cpus, pids.
   std::map<std::string, Enforcement> apply(const CgroupLimits& limits) const;
+  /// Whether the process is in these groups or right below them: otherwise no limit here means anything for
+  /// it.
+  bool holds(pid_t pid) const;
   CgroupUsage usage() const;
   /// Processes that the kernel's out-of-memory killer has ended in this group so far.
   uint64_t oom_kills() const;

@@ -90,7 +90,7 @@ CgroupHost CgroupHost::probe() {
       host.problem_ = fmt::format("{} is not writable", host.bases_["memory"]);
   } else if (!host.hybrid_mount_.empty()) {
     host.v2_ = true;
-    const std::string mount = std::exchange(host.hybrid_mount_, "");
+    const std::string mount = host.v2_mount_ = std::exchange(host.hybrid_mount_, "");
     const std::string parent = ::geteuid() == 0 ? mount : delegated_parent(mount + groups.at(""));
     host.bases_ = {{"", parent + "/hutch.slice"}};
     host.problem_ = prepare_v2(parent, host.bases_.at(""));

@@ -119,6 +119,14 @@ void plan_agent(StagePlan& plan, const std::string& binary, const Layout& at) {
   plan.mount_read_only_view(lower, empty, view);
 }
 
+/// For runtimes that insist on a group of their own: one below ours. On v1 a relative path is looked up below
+/// the group of the stage process, in each controller; on v2 runc would take that below the parent of it, and
+/// out of our limits.
+std::string own_cgroup_path(const SandboxSpec& spec, const CgroupHost& cgroups) {
+  if (!cgroups.v2()) return "runtime";
+  return spec.cgroup.folders().at("").substr(cgroups.v2_mount().size()) + "/runtime";
+}
+
 /// What the bundle and the agent bring about or fail at; limits come on top.
 Isolation always_isolated(const SandboxSpec& spec, bool layer_on_disk) {
   return {
@@ -215,11 +223,13 @@ Container OciRuntime::start(const SandboxSpec& spec, Clock::time_point deadline)
 
   for (const char* name : {"layer", "bundle", "runtime"}) sys::make_dirs(spec.folder + "/" + name, 0700);
   const bool cgroup = !spec.cgroup.folders().empty();
-  sys::write_file(spec.folder + "/bundle/config.json",
-                  bundle_config(spec, {.root = at.root,
-                                       .agent = at.agent,
-                                       .cgroups_path = manages_own_cgroup() && cgroup ? "runtime" : "",
-                                       .user_namespace = spec.first_id != 0}));
+  sys::write_file(
+      spec.folder + "/bundle/config.json",
+      bundle_config(spec,
+                    {.root = at.root,
+                     .agent = at.agent,
+                     .cgroups_path = manages_own_cgroup() && cgroup ? own_cgroup_path(spec, cgroups_) : "",
+                     .user_namespace = spec.first_id != 0}));
 
   Container container;
   container.isolation = always_isolated(spec, at.layer_on_disk);
@@ -249,6 +259,12 @@ Container OciRuntime::start(const SandboxSpec& spec, Clock::time_point deadline)
 
   container.pid = read_pid(spec.folder + "/pid");
   container.pidfd = pidfd_open(container.pid);
+  if (!group.holds(container.pid)) {
+    pidfd_signal(container.pidfd.get(), SIGKILL);
+    throw Error(Errc::unavailable,
+                "the OCI runtime put the sandbox into another cgroup than ours: its limits would not hold")
+        .hint("use crun: apt-get install crun");
+  }
   container.start_time = process_start_time(container.pid);
   return container;
 }

@@ -159,12 +159,14 @@ class Exec(support.SandboxTest):
             self.assertEqual(file.read(), "early\nlate\n")
 
     def test_signal_reaches_the_group(self):
-        stream = self.client.start("trap 'echo got; exit 5' USR1; echo ready; sleep 300 & wait")
+        # The child says "ready" itself, when its own trap is set: before that the signal would be lost on it.
+        child = 'trap "echo child; exit" USR1; echo ready; while :; do sleep 0.05; done'
+        stream = self.client.start(f"trap 'wait; echo main; exit 5' USR1; sh -c '{child}' & wait")
         self.assertEqual(self.client.receive(stream)[0], "started")
         self.assertEqual(self.client.receive(stream)[2], b"ready\n")
         self.client.send("signal", stream, struct.pack("<I", signal.SIGUSR1))
         result = self.client.collect(stream)
-        self.assertEqual((result.exit_code, result.out), (5, b"got\n"))
+        self.assertEqual((result.exit_code, result.out.split()), (5, [b"child", b"main"]))
         self.client.expect("tree_gone", stream)
 
 

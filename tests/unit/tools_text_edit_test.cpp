@@ -1,4 +1,7 @@
+#include "tools/nearest_lines.h"
 #include "tools/text_edit.h"
+#include "tools/text_lines.h"
+#include "tools/unified_diff.h"
 
 #include "support.h"
 
