@@ -11,7 +11,9 @@
 /// agent has seen that there was no writer. So a host that takes over first writes kTakeoverFill bytes of
 /// 0xff: they complete whatever was cut off (as lengths that no message accepts), the rest is skipped as
 /// invalid headers, and from then on only `hello` is listened to. The other way, a frame that was half
-/// written when the host died is finished before any other; the next host reads past frames of old epochs.
+/// written when the host died is finished before any other. But the dead host may have read half of one, so
+/// the next reads on from the middle of a frame: it must skip bytes until the exact 16-byte header of a
+/// `welcome` of its own, random epoch, and read frames only from there on.
 namespace hutch::agent {
 
 inline constexpr size_t kTakeoverFill = wire::kMaxPayload + sizeof(wire::Header);

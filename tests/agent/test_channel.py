@@ -80,6 +80,19 @@ class Channel(support.SandboxTest):
             self.client.collect(stream)
             self.client.expect("tree_gone", stream)
 
+    def test_host_that_dies_after_reading_half_a_frame(self):
+        for count in (1, 15, 16, 17, 20_000):
+            stream = self.client.start("head -c 30000 /dev/zero | tr '\\0' 'y'; sleep 300")
+            self.client.expect("started", stream)
+            select.select([self.client.from_agent], [], [])
+            os.read(self.client.from_agent, count)
+            self.sandbox.disconnect(self.client)
+            self.client = self.sandbox.connect()
+            self.client.expect("started", stream)
+            self.client.end_tree(stream)
+            self.client.collect(stream)
+            self.client.expect("tree_gone", stream)
+
     def test_frames_of_other_epochs_are_dropped(self):
         self.client.send("ping", 5, epoch=99)
         self.client.send("exec", 6, strings(["true"]), epoch=99)

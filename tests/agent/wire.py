@@ -88,6 +88,8 @@ class Client:
     def __init__(self, to_agent, from_agent, epoch=1):
         self.to_agent, self.from_agent, self.epoch = to_agent, from_agent, epoch
         self.pending = b""
+        # The host before may have read half a frame: frames begin at the welcome of our own epoch.
+        self.synchronised = False
         self.next_stream = 1
         self.auto_credit = True
         self.queues = {}
@@ -119,7 +121,9 @@ class Client:
             if not data:
                 break
             self.pending += data
-        while len(self.pending) >= HEADER.size:
+        if not self.synchronised:
+            self.find_welcome()
+        while self.synchronised and len(self.pending) >= HEADER.size:
             size, stream, epoch, kind, flags, version, _ = HEADER.unpack_from(self.pending)
             assert version == VERSION and size <= MAX_PAYLOAD, (version, size)
             if len(self.pending) < HEADER.size + size:
@@ -132,6 +136,12 @@ class Client:
             if self.auto_credit and name in ("output", "data") and payload:
                 self.send("credit", stream, struct.pack("<I", len(payload)))
             self.queues.setdefault(stream, []).append((name, flags, decode(name, payload)))
+
+    def find_welcome(self):
+        header = HEADER.pack(4, 0, self.epoch, TYPES["welcome"], 0, VERSION, 0)
+        at = self.pending.find(header)
+        self.synchronised = at >= 0
+        self.pending = self.pending[at if at >= 0 else max(0, len(self.pending) - len(header) + 1):]
 
     def receive(self, stream=0, timeout=20):
         end = time.monotonic() + timeout
