@@ -31,6 +31,12 @@ std::string_view end_name(End end) noexcept {
   return "exited";
 }
 
+void check_environment(const std::map<std::string, std::string>& env) {
+  for (const auto& [name, value] : env)
+    if (name.empty() || name.find('=') != std::string::npos || (name + value).find('\0') != std::string::npos)
+      throw Error(Errc::invalid_argument, fmt::format("'{}' cannot be an environment variable", name));
+}
+
 namespace {
 
 constexpr auto kGrace = 2s;
@@ -141,13 +147,9 @@ std::string packed(const std::vector<std::string>& strings) {
 }
 
 std::vector<std::string> assignments(const std::map<std::string, std::string>& env) {
+  check_environment(env);
   std::vector<std::string> out;
-  for (const auto& [name, value] : env) {
-    if (name.empty() || name.find('=') != std::string::npos)
-      throw Error(Errc::invalid_argument,
-                  fmt::format("'{}' cannot be the name of an environment variable", name));
-    out.push_back(name + "=" + value);
-  }
+  for (const auto& [name, value] : env) out.push_back(name + "=" + value);
   return out;
 }
 

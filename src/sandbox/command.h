@@ -52,6 +52,9 @@ struct CommandResult {
   uint64_t cpu_us = 0, max_rss_kib = 0;
 };
 
+/// Throws invalid_argument for a name that is empty or holds "=", and for a NUL byte.
+void check_environment(const std::map<std::string, std::string>& env);
+
 /// Runs a command through the agent and waits for its end, its deadline or the stop token. Deadline and stop
 /// end its whole tree: SIGTERM, after a grace of 2 s SIGKILL. Throws when it could not be started or the
 /// sandbox ended.

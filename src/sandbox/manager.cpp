@@ -48,13 +48,6 @@ runtime::Limits limits_of(const config::SandboxDefaults& settings, const CreateR
           .shm_bytes = settings.shm.value};
 }
 
-void check_environment(const std::map<std::string, std::string>& env) {
-  for (const auto& [name, value] : env)
-    if (name.empty() || name.find('=') != std::string::npos || (name + value).find('\0') != std::string::npos)
-      throw Error(Errc::invalid_argument,
-                  fmt::format("'{}' cannot be the name of an environment variable", name));
-}
-
 void check_name(const std::string& name) {
   const bool plain = std::ranges::all_of(name, [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
@@ -239,6 +232,7 @@ void Manager::check_enforced(const CreateRequest& request, const runtime::Isolat
         .hint(fmt::format("leave '{}' out to go without it, or see hutch doctor", name));
   };
   require(request.memory_bytes.has_value(), "memory");
+  require(request.memory_bytes.has_value(), "swap");  // or the rest would go there
   require(request.cpus.has_value(), "cpus");
   require(request.pids.has_value(), "pids");
 }
