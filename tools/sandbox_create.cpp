@@ -24,7 +24,8 @@ SandboxView view_of(const sandbox::Description& about, bool running) {
   view.writable_paths = {"/"};
   if (about.ttl.count() > 0) view.expires_at = iso_time(about.created_at + about.ttl);
   view.idle_timeout_s = about.idle_timeout.count();
-  view.create_ms = about.create_time.count();
+  view.warm = about.warm;
+  view.create_ms = static_cast<double>(about.create_time.count()) / 1000;
   return view;
 }
 
@@ -77,8 +78,9 @@ void add_sandbox_create(mcp::ToolRegistry& registry, Services& services) {
         return view_of(services.manager.create(request)->about(), true);
       },
       [](const SandboxView& view) {
-        return mcp::Reply{fmt::format("created {}{} in {} ms\n{}", view.sandbox_id,
+        return mcp::Reply{fmt::format("created {}{} in {} ms{}\n{}", view.sandbox_id,
                                       view.name ? fmt::format(" ({})", *view.name) : "", view.create_ms,
+                                      view.warm ? " (it was ready)" : "",
                                       text_of(view))};
       });
 }

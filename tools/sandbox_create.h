@@ -85,7 +85,7 @@ struct SandboxView {
   std::optional<std::string> expires_at;
   int64_t idle_timeout_s = 0;
   bool warm = false;
-  int64_t create_ms = 0;
+  double create_ms = 0;
 
   template <class V>
   void describe(V& v) {

@@ -158,6 +158,18 @@ uint64_t tree_bytes(const std::string& path) noexcept {
   return bytes;
 }
 
+uint64_t available_memory() noexcept {
+  try {
+    const std::string text = read_file("/proc/meminfo");
+    const size_t at = text.find("MemAvailable:");
+    uint64_t kib = 0;
+    if (at != std::string::npos) kib = std::stoull(text.substr(at + sizeof "MemAvailable:"));
+    return kib * 1024;
+  } catch (const std::exception&) {
+    return 0;
+  }
+}
+
 std::string random_hex(size_t bytes) {
   std::string raw(bytes, '\0');
   for (size_t done = 0; done < bytes;) {

@@ -56,6 +56,9 @@ struct RemoveBounds {
 /// Removes a tree without following links or crossing into other mounts. Returns false when something stayed.
 bool remove_tree(const std::string& path, const RemoveBounds& bounds = {}) noexcept;
 
+/// What the host can give without swapping (MemAvailable); 0 when it does not say.
+uint64_t available_memory() noexcept;
+
 /// Bytes that the files of a tree take on the disk; stops counting after 200,000 entries.
 uint64_t tree_bytes(const std::string& path) noexcept;
 

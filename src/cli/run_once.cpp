@@ -68,7 +68,8 @@ int run_once(const Options& options) {
   if (options.words.empty())
     throw Error(Errc::invalid_argument, "no command is given").hint("hutch run -- python3 -c 'print(2+2)'");
   ::signal(SIGPIPE, SIG_IGN);
-  const config::LoadedConfig settings = load_settings(options);
+  config::LoadedConfig settings = load_settings(options);
+  settings.config.pool.max = 0;  // one sandbox and no more
   // Never destroyed: its thread waits until the process ends.
   auto& stop = *new StopOnSignal;
 

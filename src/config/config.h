@@ -71,6 +71,22 @@ struct Limits {
   }
 };
 
+/// Sandboxes that are built before they are asked for.
+struct Pool {
+  int64_t min = 1;
+  int64_t max = 4;
+  int64_t cooldown_s = 60;
+
+  template <class V>
+  void describe(V& v) {
+    v.optional("min", min, "Sandboxes of a kind that are kept ready without demand.", {.min = 0, .max = 1000});
+    v.optional("max", max, "Sandboxes of a kind that are kept ready at most; 0: no pool.",
+               {.min = 0, .max = 1000});
+    v.optional("cooldown_s", cooldown_s, "Seconds after which a peak of demand is forgotten.",
+               {.min = 1, .max = 86'400});
+  }
+};
+
 struct Oci {
   std::string runtime = "auto";
 
@@ -124,6 +140,7 @@ struct Config {
   std::string default_profile = "default";
   SandboxDefaults sandbox;
   Limits limits;
+  Pool pool;
   Oci oci;
   std::map<std::string, Profile> profiles = {{"default", {}}};
 
@@ -141,6 +158,7 @@ struct Config {
     v.optional("default_profile", default_profile, "Profile of a sandbox whose creator names none.");
     v.optional("sandbox", sandbox, "What every sandbox gets unless its profile or the call says otherwise.");
     v.optional("limits", limits, "What callers can cost at most.");
+    v.optional("pool", pool, "Warm sandboxes, ready before they are asked for.");
     v.optional("oci", oci, "OCI runtimes.");
     v.optional("profiles", profiles, "Named kinds of sandboxes. `default` always exists.");
   }

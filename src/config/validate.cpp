@@ -92,6 +92,8 @@ void validate(const LoadedConfig& loaded) {
   if (config.limits.log_max > config.limits.logs_max)
     check.fail("limits.log_max",
                fmt::format("must be at most limits.logs_max ({})", to_string(config.limits.logs_max)));
+  if (config.pool.max < config.pool.min && config.pool.max != 0)
+    check.fail("pool.max", fmt::format("must be at least pool.min ({}), or 0 for no pool", config.pool.min));
   for (const auto& [name, profile] : config.profiles) check.profile(name, profile);
   check.default_profile();
   if (!check.problems().empty()) throw Error(Errc::invalid_argument, check.problems());

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
 
@@ -15,10 +14,14 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr auto kStartTimeout = 30s;
 constexpr auto kEndTimeout = 5s;
+constexpr auto kPingTimeout = 1s;
 constexpr size_t kRememberedEnds = 256;
 constexpr uint64_t kQuickFileBytes = 16u << 20;
+constexpr uint64_t kWarmCharge = 64u << 20;  // what a warm sandbox is counted with until it is claimed
+
+/// A refill starts this long after the last call, or this long after it was due while calls run on and on.
+constexpr auto kPause = 10ms, kPatience = 200ms;
 
 /// What every command finds in its environment; nothing of the server's own.
 std::map<std::string, std::string> base_environment() {
@@ -40,7 +43,7 @@ uint64_t open_files_limit(int64_t wanted) {
 }
 
 runtime::Limits limits_of(const config::SandboxDefaults& settings, const CreateRequest& request) {
-  const double host_cpus = static_cast<double>(std::max(1u, std::thread::hardware_concurrency()));
+  static const double host_cpus = static_cast<double>(std::max(1u, std::thread::hardware_concurrency()));
   return {.memory_bytes = request.memory_bytes.value_or(settings.memory.value),
           .cpus = std::min(request.cpus.value_or(settings.cpus), host_cpus),
           .pids = request.pids.value_or(settings.pids),
@@ -59,11 +62,28 @@ void check_name(const std::string& name) {
         .hint("up to 64 letters, digits, '.', '_' and '-', not beginning with '.', '-' or 'sbx-'");
 }
 
+std::string absolute_workdir(const std::string& asked, const std::string& of_profile) {
+  if (asked.empty()) return of_profile;
+  return asked.front() == '/' ? asked : of_profile + "/" + asked;
+}
+
+Error has_ended(const std::string& id_or_name, const std::string& cause) {
+  return Error(Errc::not_found, fmt::format("sandbox {} has ended: {}", id_or_name, cause))
+      .hint("make a new one with sandbox_create, or leave sandbox_id out to use the default sandbox");
+}
+
+PoolSettings pool_settings(const config::Pool& pool) {
+  return {.min = static_cast<int>(pool.min),
+          .max = static_cast<int>(pool.max),
+          .cooldown = std::chrono::seconds(pool.cooldown_s)};
+}
+
 }  // namespace
 
 Manager::Manager(const config::Config& config)
     : config_(config),
-      store_(config.home),
+      builder_(config_),
+      pool_(pool_settings(config_.pool), pool_hooks()),
       housekeeper_([this](const std::stop_token& stop) { housekeep(stop); }) {}
 
 Manager::~Manager() {
@@ -72,59 +92,71 @@ Manager::~Manager() {
   shutdown(Clock::now() + kEndTimeout);
 }
 
-runtime::CgroupHost& Manager::cgroups() {
-  const std::lock_guard lock(prepare_mutex_);
-  if (!cgroups_) cgroups_ = runtime::CgroupHost::probe();
-  return *cgroups_;
-}
-
-/// At the first call: the data folder, and what dead servers left in it.
+/// At the first call: the data folder, what dead servers left in it, and the pool, which begins to build when
+/// this call has been answered.
 void Manager::prepare() {
-  const auto& host = cgroups();
-  const std::lock_guard lock(prepare_mutex_);
-  if (!store_.server_id().empty()) return;
-  store_.open();
-  adopt_orphans();
-  if (!host.problem().empty()) log::warning("limits cannot be enforced on this host: {}", host.problem());
-  for (const auto& id : store_.remove_leftovers()) log::info("removed the leftover sandbox {}", id);
+  if (prepared_) return;
+  builder_.prepare();
+  pool_.announce(kind_of(config_.default_profile));
+  pool_.start();
+  prepared_ = true;
 }
 
-runtime::Runtime& Manager::choose_runtime(const std::string& wanted) {
-  auto& host = cgroups();
-  const std::lock_guard lock(prepare_mutex_);
-  auto& candidates = runtimes_[wanted];
-  if (candidates.empty()) candidates = runtime::make_runtimes(host, wanted);
-  std::string problems, hint;
-  for (const auto& candidate : candidates) {
-    const auto probe = candidate->probe();
-    if (probe.usable) return *candidate;
-    problems += (problems.empty() ? "" : "; ") + probe.detail;
-    if (hint.empty()) hint = probe.hint;
+std::string Manager::kind_of(const std::string& profile) const {
+  const auto hard = [&](const std::string& name) {
+    const config::Profile& p = config_.profiles.at(name);
+    const config::SandboxDefaults settings = config::settings_of(config_, name);
+    return std::tuple(p.runtime, p.host_paths, p.workdir, settings.open_files, settings.shm.value);
+  };
+  const auto wanted = hard(profile);
+  if (hard(config_.default_profile) == wanted) return config_.default_profile;
+  for (const auto& [name, _] : config_.profiles)
+    if (hard(name) == wanted) return name;
+  return profile;
+}
+
+/// A warm sandbox that lives, or nothing. With mutex_ held.
+std::shared_ptr<Entry> Manager::take_warm(const std::string& kind) {
+  while (const auto id = pool_.claim(kind)) {
+    const auto it = entries_.find(*id);
+    if (it == entries_.end()) continue;  // it ended by itself a moment ago
+    const auto sandbox = it->second->whole();
+    if (sandbox && sandbox->running()) return it->second;
   }
-  throw Error(Errc::unavailable, "no sandbox can be made: " + problems)
-      .hint(hint + " (hutch doctor tells more)");
+  return nullptr;
 }
 
-std::shared_ptr<Manager::Entry> Manager::reserve(const CreateRequest& request, const std::string& profile) {
+/// The entry of a sandbox that is this caller's alone: a warm one, or one that has to be built.
+std::shared_ptr<Entry> Manager::reserve(const CreateRequest& request, const std::string& profile,
+                                        bool warm_allowed) {
+  auto fresh = builder_.name_one();
   const std::lock_guard lock(mutex_);
   if (stopping_) throw Error(Errc::unavailable, "the server is ending");
-  if (entries_.size() >= static_cast<size_t>(config_.limits.max_sandboxes))
-    throw Error(Errc::limit_exceeded, fmt::format("there are {} sandboxes already", entries_.size()))
+  const auto claimed = static_cast<int64_t>(
+      std::ranges::count_if(entries_, [](const auto& e) { return e.second->claimed; }));
+  if (claimed >= config_.limits.max_sandboxes)
+    throw Error(Errc::limit_exceeded, fmt::format("there are {} sandboxes already", claimed))
         .hint("end one with sandbox_destroy, or raise limits.max_sandboxes in the configuration");
-  if (!request.name.empty()) {
-    for (const auto& [id, entry] : entries_)
-      if (entry->record.name == request.name)
-        throw Error(Errc::conflict, fmt::format("a sandbox named '{}' exists: {}", request.name, id))
-            .hint("use it by that name as sandbox_id, destroy it first, or take another name");
+  if (!request.name.empty())
+    if (const auto it = find_entry(request.name); it != entries_.end())
+      throw Error(Errc::conflict, fmt::format("a sandbox named '{}' exists: {}", request.name, it->first))
+          .hint("use it by that name as sandbox_id, destroy it first, or take another name");
+  auto entry = warm_allowed ? take_warm(kind_of(profile)) : nullptr;
+  if (!entry) {
+    if (entries_.size() >= static_cast<size_t>(config_.limits.max_sandboxes)) {
+      if (const auto id = pool_.evict()) to_remove_.push_back(*id), changed_.notify_all();
+    }
+    entry = entries_[fresh->id] = std::move(fresh);
   }
-  const std::string id = "sbx-" + sys::random_hex(6);
-  auto entry = std::make_shared<Entry>();
-  entry->record = {.id = id, .name = request.name, .profile = profile, .runtime = {}};
-  entries_[id] = entry;
+  entry->claimed = true;
+  const std::lock_guard inner(entry->mutex);
+  entry->record.name = request.name;
+  entry->record.profile = profile;
   return entry;
 }
 
 std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request) {
+  const CallGauge::Scope running(builder_.calls());
   const auto start = Clock::now();
   if (!request.name.empty()) check_name(request.name);
   check_environment(request.env);
@@ -133,91 +165,72 @@ std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request) {
   const config::Profile& profile = config_.profiles.at(profile_name);
   prepare();
 
-  const auto entry = reserve(request, profile_name);
-  const std::string id = entry->record.id;
-  try {
-    Description about{
-        .id = id, .name = request.name, .profile = profile_name, .runtime = {}, .workdir = profile.workdir};
-    about.env = base_environment();
-    for (const auto* more : {&profile.env, &request.env})
-      for (const auto& [name, value] : *more) about.env[name] = value;
-    about.labels = request.labels;
-    if (!request.workdir.empty())
-      about.workdir =
-          request.workdir.front() == '/' ? request.workdir : profile.workdir + "/" + request.workdir;
-    about.limits = limits_of(settings, request);
-    about.ttl = std::chrono::seconds(request.ttl_s.value_or(settings.ttl_s));
-    about.idle_timeout = std::chrono::seconds(request.idle_timeout_s.value_or(settings.idle_timeout_s));
-    about.log_max_bytes = config_.limits.log_max.value;
-    about.logs_max_bytes = config_.limits.logs_max.value;
-    about.created_at = WallClock::now();
-    auto sandbox = build(*entry, std::move(about), settings, request);
-    log::info("{} made in {} ms", id,
-              std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start).count());
-    return sandbox;
-  } catch (...) {
-    remove(id);
-    throw;
+  Description about{.name = request.name,
+                    .profile = profile_name,
+                    .workdir = absolute_workdir(request.workdir, profile.workdir),
+                    .env = base_environment(),
+                    .labels = request.labels,
+                    .limits = limits_of(settings, request),
+                    .ttl = std::chrono::seconds(request.ttl_s.value_or(settings.ttl_s)),
+                    .idle_timeout = std::chrono::seconds(request.idle_timeout_s.value_or(settings.idle_timeout_s)),
+                    .log_max_bytes = config_.limits.log_max.value,
+                    .logs_max_bytes = config_.limits.logs_max.value,
+                    .created_at = WallClock::now()};
+  for (const auto* more : {&profile.env, &request.env})
+    for (const auto& [name, value] : *more) about.env[name] = value;
+
+  for (bool warm_allowed = true;; warm_allowed = false) {
+    const auto entry = reserve(request, profile_name, warm_allowed);
+    about.warm = entry->whole() != nullptr;
+    try {
+      if (!about.warm) {
+        builder_.build(*entry, profile_name, about.limits);
+        watch(*entry);
+      }
+      auto sandbox = claim(*entry, request, about, start);
+      log::info("{} made in {} us{}", entry->id, sandbox->about().create_time.count(),
+                about.warm ? ", warm" : "");
+      return sandbox;
+    } catch (const Error& e) {
+      remove(entry->id);
+      // The pool is never the reason why a call fails.
+      if (!about.warm || e.code() == Errc::invalid_argument) throw;
+      log::info("warm sandbox {} cannot be used: {}", entry->id, e.what());
+    } catch (...) {
+      remove(entry->id);
+      throw;
+    }
   }
 }
 
-std::shared_ptr<Sandbox> Manager::build(Entry& entry, Description about,
-                                        const config::SandboxDefaults& settings,
-                                        const CreateRequest& request) {
-  const auto start = Clock::now(), deadline = start + kStartTimeout;
-  const config::Profile& profile = config_.profiles.at(about.profile);
-  runtime::Runtime& runtime =
-      choose_runtime(profile.runtime != "auto" ? profile.runtime : config_.oci.runtime);
-  about.runtime = runtime.name();
-
-  // The record comes before everything that it names: after a crash at any point the rest can be found.
-  runtime::Cgroup cgroup(cgroups(), store_.server_id(), about.id);
+/// Gives a whole sandbox to its owner: what differs from one owner to the next is attached here.
+std::shared_ptr<Sandbox> Manager::claim(Entry& entry, const CreateRequest& request, Description about,
+                                        Clock::time_point asked_at) {
+  const auto sandbox = entry.whole();
+  sandbox->claim(std::move(about), asked_at);
+  check_enforced(request, sandbox->about().isolation);
   {
-    const std::lock_guard lock(mutex_);
-    entry.cgroup = cgroup;
-    if (::geteuid() == 0) entry.first_id = ids_.take();
-    entry.record.runtime = about.runtime;
-    entry.record.cgroup_v2 = cgroups().v2();
-    entry.record.cgroups = cgroup.folders();
+    const std::lock_guard inner(entry.mutex);
+    entry.record.state = "running";
   }
-  store_.create_sandbox_folder(about.id);
-  store_.write_record(entry.record);
-
-  const std::string folder = store_.sandbox_folder(about.id);
-  auto channel = Channel::create(io_.context(), folder);
-  runtime::Container container = runtime.start({.id = about.id,
-                                                .folder = folder,
-                                                .data_folder = store_.home(),
-                                                .host_paths = profile.host_paths,
-                                                .limits = about.limits,
-                                                .cgroup = cgroup,
-                                                .first_id = entry.first_id},
-                                               deadline);
-  entry.record.pid = container.pid;
-  entry.record.start_time = container.start_time;
-  entry.record.state = "running";
-  store_.write_record(entry.record);
-  check_enforced(request, container.isolation);
-  channel->connect({.orphan_ttl_ms = static_cast<uint64_t>(settings.orphan_ttl_s) * 1000,
-                    .ends_in_ms = static_cast<uint64_t>(about.ttl.count()) * 1000},
-                   deadline);
-
-  about.isolation = container.isolation;
-  about.create_time = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start);
-  auto sandbox = std::make_shared<Sandbox>(io_.context(), std::move(about), std::move(container), cgroup,
-                                           channel, folder + "/layer");
-  if (sandbox->about().workdir != "/workspace") make_workdir(*sandbox);
+  builder_.write_record(entry);
+  if (!request.workdir.empty()) sandbox->make_folder(sandbox->about().workdir);
   const std::lock_guard lock(mutex_);
   if (stopping_) throw Error(Errc::unavailable, "the server is ending");
-  entry.sandbox = sandbox;
-  sandbox->watch([this, id = sandbox->about().id] {
-    const std::lock_guard inner(mutex_);
-    to_remove_.push_back(id);
-    changed_.notify_all();
-  });
+  entry.published = true;
   look_again_ = true;
   changed_.notify_all();
   return sandbox;
+}
+
+/// From here on the housekeeper hears of its end.
+void Manager::watch(Entry& entry) {
+  entry.whole()->watch([this, id = entry.id] {
+    pool_.forget(id);
+    const std::lock_guard lock(mutex_);
+    to_remove_.push_back(id);
+    changed_.notify_all();
+  });
 }
 
 /// A limit that the caller named must hold; a default one is reported as it is.
@@ -226,9 +239,8 @@ void Manager::check_enforced(const CreateRequest& request, const runtime::Isolat
     if (!asked) return;
     const auto it = isolation.find(name);
     if (it != isolation.end() && it->second.enforced) return;
-    throw Error(Errc::unavailable,
-                fmt::format("the limit '{}' cannot be enforced on this host: {}", name,
-                            it != isolation.end() ? it->second.detail : cgroups_->problem()))
+    throw Error(Errc::unavailable, fmt::format("the limit '{}' cannot be enforced on this host: {}", name,
+                                               it != isolation.end() ? it->second.detail : "it is not known"))
         .hint(fmt::format("leave '{}' out to go without it, or see hutch doctor", name));
   };
   require(request.memory_bytes.has_value(), "memory");
@@ -237,16 +249,57 @@ void Manager::check_enforced(const CreateRequest& request, const runtime::Isolat
   require(request.pids.has_value(), "pids");
 }
 
-void Manager::make_workdir(Sandbox& sandbox) const {
-  const auto made =
-      sandbox.exec({.command = {}, .argv = {"mkdir", "-p", "--", sandbox.about().workdir}, .workdir = "/"});
-  if (made.exit_code != 0)
-    throw Error(Errc::invalid_argument,
-                fmt::format("the working folder '{}' cannot be made: {}", sandbox.about().workdir, made.err));
+PoolHooks Manager::pool_hooks() {
+  return {.build = [this](const std::string& kind) { return build_warm(kind); },
+          .healthy =
+              [this](const std::string& id) {
+                std::shared_ptr<Sandbox> sandbox;
+                {
+                  const std::lock_guard lock(mutex_);
+                  if (const auto it = entries_.find(id); it != entries_.end()) sandbox = it->second->whole();
+                }
+                return sandbox && sandbox->ping(Clock::now() + kPingTimeout);
+              },
+          .discard = [this](const std::string& id) { remove(id); },
+          .wait_for_pause =
+              [this](const std::stop_token& stop) { builder_.calls().wait_for_pause(stop, kPause, kPatience); },
+          .room = [this] { return room(); }};
+}
+
+std::string Manager::build_warm(const std::string& kind) {
+  const auto entry = builder_.name_one();
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopping_) throw Error(Errc::unavailable, "the server is ending");
+    entries_[entry->id] = entry;
+  }
+  try {
+    builder_.build(*entry, kind, limits_of(config::settings_of(config_, kind), {}));
+    if (!entry->whole()->ping(Clock::now() + kPingTimeout))
+      throw Error(Errc::timeout, "its agent does not answer");
+    watch(*entry);
+  } catch (...) {
+    remove(entry->id);
+    throw;
+  }
+  return entry->id;
+}
+
+/// Warm sandboxes are counted like others, but never take more than half of the memory that is free.
+PoolHooks::Room Manager::room() {
+  int64_t count = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    count = config_.limits.max_sandboxes - static_cast<int64_t>(entries_.size());
+  }
+  if (count <= 0) return {0, "limits.max_sandboxes"};
+  const auto by_memory = static_cast<int64_t>(sys::available_memory() / 2 / kWarmCharge);
+  if (by_memory < count) return {static_cast<int>(by_memory), "the host's free memory"};
+  return {static_cast<int>(count), ""};
 }
 
 Manager::Entries::iterator Manager::find_entry(const std::string& id_or_name) {
-  if (const auto it = entries_.find(id_or_name); it != entries_.end()) return it;
+  if (const auto it = entries_.find(id_or_name); it != entries_.end() && it->second->claimed) return it;
   return std::ranges::find_if(
       entries_, [&](const auto& e) { return !id_or_name.empty() && e.second->record.name == id_or_name; });
 }
@@ -255,11 +308,10 @@ Manager::Entries::iterator Manager::find_entry(const std::string& id_or_name) {
 Error Manager::unknown(const std::string& id_or_name) const {
   for (const auto& gone : ended_)
     if (gone.about.id == id_or_name || (!id_or_name.empty() && gone.about.name == id_or_name))
-      return Error(Errc::not_found, fmt::format("sandbox {} has ended: {}", id_or_name, gone.cause))
-          .hint("make a new one with sandbox_create, or leave sandbox_id out to use the default sandbox");
+      return has_ended(id_or_name, gone.cause);
   std::string live;
   for (const auto& [id, entry] : entries_)
-    if (entry->sandbox && entry->sandbox->running())
+    if (entry->published && entry->whole()->running())
       live += fmt::format("{}{}{}", live.empty() ? "" : ", ", id,
                           entry->record.name.empty() ? "" : fmt::format(" ({})", entry->record.name));
   return Error(Errc::not_found, fmt::format("there is no sandbox '{}'", id_or_name.substr(0, 80)))
@@ -271,12 +323,10 @@ std::shared_ptr<Sandbox> Manager::find(const std::string& id_or_name) {
   prepare();
   const std::lock_guard lock(mutex_);
   const auto it = find_entry(id_or_name);
-  if (it == entries_.end() || !it->second->sandbox) throw unknown(id_or_name);
-  if (!it->second->sandbox->running())
-    throw Error(Errc::not_found,
-                fmt::format("sandbox {} has ended: {}", id_or_name, it->second->sandbox->cause()))
-        .hint("make a new one with sandbox_create, or leave sandbox_id out to use the default sandbox");
-  return it->second->sandbox;
+  if (it == entries_.end() || !it->second->published) throw unknown(id_or_name);
+  auto sandbox = it->second->whole();
+  if (!sandbox->running()) throw has_ended(id_or_name, sandbox->cause());
+  return sandbox;
 }
 
 Manager::DefaultSandbox Manager::default_sandbox() {
@@ -299,7 +349,7 @@ std::vector<std::shared_ptr<Sandbox>> Manager::list() {
   const std::lock_guard lock(mutex_);
   std::vector<std::shared_ptr<Sandbox>> out;
   for (const auto& [_, entry] : entries_)
-    if (entry->sandbox && entry->sandbox->running()) out.push_back(entry->sandbox);
+    if (entry->published && entry->whole()->running()) out.push_back(entry->whole());
   return out;
 }
 
@@ -309,13 +359,14 @@ std::vector<Ended> Manager::ended() const {
 }
 
 bool Manager::destroy(const std::string& id_or_name, std::string& id) {
+  const CallGauge::Scope running(builder_.calls());
   std::shared_ptr<Sandbox> sandbox;
   {
     const std::lock_guard lock(mutex_);
     const auto it = find_entry(id_or_name);
-    if (it == entries_.end() || !it->second->sandbox) return false;
+    if (it == entries_.end() || !it->second->published) return false;
     id = it->first;
-    sandbox = it->second->sandbox;
+    sandbox = it->second->whole();
   }
   sandbox->end("it was destroyed");
   remove(id);
@@ -333,38 +384,21 @@ void Manager::remove(const std::string& id) {
     entries_.erase(it);
     ++removing_;
   }
-  if (entry->sandbox) {
-    entry->sandbox->end("it was removed");
+  if (const auto sandbox = entry->whole()) {
+    sandbox->end("it was removed");
     const std::lock_guard lock(mutex_);
-    ended_.push_back({entry->sandbox->about(), entry->sandbox->cause(), WallClock::now()});
+    if (entry->published) ended_.push_back({sandbox->about(), sandbox->cause(), WallClock::now()});
     if (ended_.size() > kRememberedEnds) ended_.pop_front();
   }
-  if (!remove_traces(*entry, Clock::now() + kEndTimeout, {}))
+  if (!builder_.remove(*entry, Clock::now() + kEndTimeout, {}))
     log::warning("something of {} is still there; the next server removes it", id);
   const std::lock_guard lock(mutex_);
   --removing_;
   changed_.notify_all();
 }
 
-bool Manager::remove_traces(Entry& entry, Clock::time_point deadline, const sys::RemoveBounds& bounds) {
-  bool gone =
-      entry.sandbox ? entry.sandbox->wait_until_ended(deadline) : end_recorded_agent(entry.record, deadline);
-  for (;;) {
-    // A container that was only half made may have processes that nobody else knows of.
-    if (!entry.sandbox) entry.cgroup.kill_all();
-    if (entry.cgroup.remove()) break;
-    if (Clock::now() > deadline) {
-      gone = false;
-      break;
-    }
-    std::this_thread::sleep_for(1ms);  // the kernel frees a group a moment after its last process
-  }
-  reap_orphans();
-  if (entry.first_id != 0) ids_.give_back(entry.first_id);
-  return gone && store_.remove_sandbox_folder(entry.record.id, bounds);
-}
-
 void Manager::shutdown(Clock::time_point deadline) {
+  pool_.stop();
   Entries entries;
   {
     const std::lock_guard lock(mutex_);
@@ -372,11 +406,15 @@ void Manager::shutdown(Clock::time_point deadline) {
     entries.swap(entries_);
   }
   for (auto& [_, entry] : entries) {
-    entry->record.state = "ending";
-    if (!entry->sandbox) continue;  // being made: its cgroup is emptied below, and what makes it fails
-    entry->sandbox->end("the server ended");
+    const auto sandbox = entry->whole();
+    if (!sandbox) continue;  // being made: its cgroup is emptied below, and what makes it fails
+    sandbox->end("the server ended");
     try {
-      store_.write_record(entry->record);
+      {
+        const std::lock_guard inner(entry->mutex);
+        entry->record.state = "ending";
+      }
+      builder_.write_record(*entry);
     } catch (const Error&) {
       // A full disk must not keep the sandbox alive.
     }
@@ -385,26 +423,27 @@ void Manager::shutdown(Clock::time_point deadline) {
     std::vector<std::jthread> removals;
     for (auto& [_, entry] : entries)
       removals.emplace_back([&] {
-        remove_traces(*entry, deadline, {.max_file_bytes = kQuickFileBytes, .deadline = deadline});
+        builder_.remove(*entry, deadline, {.max_file_bytes = kQuickFileBytes, .deadline = deadline});
       });
   }
   std::unique_lock lock(mutex_);
   changed_.wait_until(lock, deadline, [&] { return removing_ == 0; });
-  store_.close();
+  builder_.close();
 }
 
 /// Ends what is over its time and returns when to look again.
 Clock::time_point Manager::end_overdue() {
   auto next = Clock::now() + 1h;
   for (const auto& [_, entry] : entries_) {
-    if (!entry->sandbox || !entry->sandbox->running()) continue;
-    Sandbox& sandbox = *entry->sandbox;
-    const auto end = sandbox.ends_at();
+    if (!entry->published) continue;
+    const auto sandbox = entry->whole();
+    if (!sandbox->running()) continue;
+    const auto end = sandbox->ends_at();
     if (end && *end <= Clock::now()) {
-      const auto expires = sandbox.expires_at();
-      sandbox.end(expires && *expires <= WallClock::now()
-                      ? fmt::format("its lifetime of {} s was over", sandbox.about().ttl.count())
-                      : fmt::format("it was not used for {} s", sandbox.about().idle_timeout.count()));
+      const auto expires = sandbox->expires_at();
+      sandbox->end(expires && *expires <= WallClock::now()
+                       ? fmt::format("its lifetime of {} s was over", sandbox->about().ttl.count())
+                       : fmt::format("it was not used for {} s", sandbox->about().idle_timeout.count()));
     } else if (end) {
       next = std::min(next, *end);
     }

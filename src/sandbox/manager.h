@@ -1,23 +1,20 @@
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
-#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "base/error.h"
 #include "config/config.h"
-#include "sandbox/id_ranges.h"
-#include "sandbox/io_thread.h"
-#include "sandbox/sandbox.h"
-#include "sandbox/store.h"
+#include "sandbox/builder.h"
+#include "sandbox/warm_pool.h"
 
 namespace hutch::sandbox {
 
@@ -65,38 +62,36 @@ class Manager {
   void shutdown(Clock::time_point deadline);
 
   const config::Config& config() const noexcept { return config_; }
-  runtime::CgroupHost& cgroups();
+  runtime::CgroupHost& cgroups() { return builder_.cgroups(); }
+  WarmPool& pool() noexcept { return pool_; }
+  /// The kind of warm sandboxes that serves a profile: named after the first profile with the same root file
+  /// system, runtime and hardening. All else is attached at the claim.
+  std::string kind_of(const std::string& profile) const;
 
  private:
-  struct Entry {
-    Record record;
-    runtime::Cgroup cgroup;
-    uint32_t first_id = 0;
-    std::shared_ptr<Sandbox> sandbox;  // null while it is being made
-  };
-
   using Entries = std::map<std::string, std::shared_ptr<Entry>>;  // by id
 
   void prepare();
-  std::shared_ptr<Entry> reserve(const CreateRequest& request, const std::string& profile);
-  std::shared_ptr<Sandbox> build(Entry& entry, Description about, const config::SandboxDefaults& settings,
-                                 const CreateRequest& request);
+  std::shared_ptr<Entry> reserve(const CreateRequest& request, const std::string& profile, bool warm_allowed);
+  std::shared_ptr<Entry> take_warm(const std::string& kind);
+  std::shared_ptr<Sandbox> claim(Entry& entry, const CreateRequest& request, Description about,
+                                 Clock::time_point asked_at);
   void check_enforced(const CreateRequest& request, const runtime::Isolation& isolation) const;
-  runtime::Runtime& choose_runtime(const std::string& wanted);
-  void make_workdir(Sandbox& sandbox) const;
+  void watch(Entry& entry);
   void remove(const std::string& id);
-  bool remove_traces(Entry& entry, Clock::time_point deadline, const sys::RemoveBounds& bounds);
   Clock::time_point end_overdue();
   void housekeep(const std::stop_token& stop);
   Entries::iterator find_entry(const std::string& id_or_name);
   Error unknown(const std::string& id_or_name) const;
 
+  PoolHooks pool_hooks();
+  std::string build_warm(const std::string& kind);
+  PoolHooks::Room room();
+
   const config::Config config_;
-  Store store_;
-  IdRanges ids_;
-  std::mutex prepare_mutex_, default_mutex_;
-  std::optional<runtime::CgroupHost> cgroups_;
-  std::map<std::string, std::vector<std::unique_ptr<runtime::Runtime>>> runtimes_;
+  Builder builder_;
+  std::atomic<bool> prepared_{false};
+  std::mutex default_mutex_;
 
   mutable std::mutex mutex_;
   std::condition_variable_any changed_;
@@ -108,7 +103,7 @@ class Manager {
   bool stopping_ = false;
   std::string default_id_;
 
-  IoThread io_;
+  WarmPool pool_;
   std::jthread
       housekeeper_;  // ends what is over its time, removes what has ended; last: uses all of the above
 };

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "base/sys.h"
+#include "sandbox/ping.h"
 
 namespace hutch::sandbox {
 
@@ -32,7 +33,7 @@ UniqueFd duplicate(int fd) {
 /// While one of these lives, the sandbox is not idle.
 class Sandbox::Activity {
  public:
-  explicit Activity(Sandbox& sandbox) : sandbox_(sandbox) {
+  explicit Activity(Sandbox& sandbox) : running_(sandbox.calls_), sandbox_(sandbox) {
     const std::lock_guard lock(sandbox_.mutex_);
     if (sandbox_.ended_)
       throw Error(Errc::not_found,
@@ -50,17 +51,42 @@ class Sandbox::Activity {
   Activity& operator=(const Activity&) = delete;
 
  private:
+  CallGauge::Scope running_;
   Sandbox& sandbox_;
 };
 
-Sandbox::Sandbox(asio::io_context& io, Description description, runtime::Container container,
-                 runtime::Cgroup cgroup, std::shared_ptr<Channel> channel, std::string layer_folder)
-    : about_(std::move(description)),
-      container_(std::move(container)),
-      cgroup_(std::move(cgroup)),
-      channel_(std::move(channel)),
-      layer_folder_(std::move(layer_folder)),
-      pidfd_watch_(io, duplicate(container_.pidfd.get()).release()) {}
+Sandbox::Sandbox(asio::io_context& io, CallGauge& calls, Body body)
+    : body_(std::move(body)), calls_(calls), pidfd_watch_(io, duplicate(body_.container.pidfd.get()).release()) {
+  about_.id = body_.id;
+  about_.runtime = body_.runtime;
+  about_.limits = body_.limits;
+  about_.isolation = body_.container.isolation;
+}
+
+void Sandbox::claim(Description description, Clock::time_point asked_at) {
+  const runtime::Limits &wanted = description.limits, &has = body_.limits;
+  runtime::CgroupLimits changed;
+  if (wanted.memory_bytes != has.memory_bytes) changed.memory_bytes = wanted.memory_bytes;
+  if (wanted.cpus != has.cpus) changed.cpus = wanted.cpus;
+  if (wanted.pids != has.pids) changed.pids = wanted.pids;
+  description.id = body_.id;
+  description.runtime = body_.runtime;
+  description.isolation = body_.container.isolation;
+  for (auto& [name, result] : body_.cgroup.apply(changed)) {
+    auto& item = description.isolation[name];
+    if (item.enforced && !result.enforced)
+      throw Error(Errc::unavailable, fmt::format("the limit '{}' cannot be changed: {}", name, result.detail));
+    if (item.enforced) item = std::move(result);  // what never held says why already
+  }
+  if (description.ttl > 0s)
+    body_.channel->send(wire::Type::lifetime, 0,
+                        wire::Lifetime{static_cast<uint64_t>(description.ttl.count()) * 1000});
+  const std::lock_guard lock(mutex_);
+  started_ = last_used_ = Clock::now();
+  description.create_time = std::chrono::duration_cast<std::chrono::microseconds>(started_ - asked_at);
+  about_ = std::move(description);
+  last_used_wall_ = WallClock::now();
+}
 
 void Sandbox::watch(std::function<void()> on_end) {
   on_end_ = std::move(on_end);
@@ -73,7 +99,7 @@ void Sandbox::watch(std::function<void()> on_end) {
 }
 
 void Sandbox::on_process_end() {
-  const uint64_t oom_kills = cgroup_.oom_kills();
+  const uint64_t oom_kills = body_.cgroup.oom_kills();
   {
     const std::lock_guard lock(mutex_);
     ended_ = true;
@@ -83,8 +109,8 @@ void Sandbox::on_process_end() {
       cause_ = oom_kills > 0 ? "its agent ended after the memory limit was reached"
                              : "its agent was killed from outside";
   }
-  log::info("{} ended: {}", about_.id, cause());
-  channel_->close();
+  log::info("{} ended: {}", body_.id, cause());
+  body_.channel->close();
   if (on_end_) on_end_();
 }
 
@@ -93,7 +119,7 @@ void Sandbox::end(const std::string& cause) {
     const std::lock_guard lock(mutex_);
     if (cause_.empty()) cause_ = cause;
   }
-  pidfd_signal(container_.pidfd.get(), SIGKILL);
+  pidfd_signal(body_.container.pidfd.get(), SIGKILL);
 }
 
 std::string Sandbox::cause() const {
@@ -102,7 +128,7 @@ std::string Sandbox::cause() const {
 }
 
 bool Sandbox::wait_until_ended(Clock::time_point deadline) const noexcept {
-  return wait_for_end(container_.pidfd.get(), deadline);
+  return wait_for_end(body_.container.pidfd.get(), deadline);
 }
 
 std::string Sandbox::absolute(const std::string& path) const {
@@ -134,7 +160,7 @@ CommandResult Sandbox::run_with_shell(const ExecSpec& spec, CommandSpec& command
   if (!no_bash_) {
     command.argv = {"/bin/bash", "-c", spec.command};
     try {
-      return run_command(*channel_, command);
+      return run_command(*body_.channel, command);
     } catch (const Error& e) {
       // ENOENT of the shell itself, not of the working folder.
       if (e.os_error() != ENOENT || std::string_view(e.what()).find("/bin/bash") == std::string_view::npos)
@@ -143,7 +169,7 @@ CommandResult Sandbox::run_with_shell(const ExecSpec& spec, CommandSpec& command
     }
   }
   command.argv = {"/bin/sh", "-c", spec.command};
-  return run_command(*channel_, command);
+  return run_command(*body_.channel, command);
 }
 
 template <class Fn>
@@ -169,7 +195,7 @@ auto Sandbox::while_alive(Fn fn) {
 /// last look is put down to this command.
 void Sandbox::note_limits(ExecResult& result) {
   if (result.exit_code == 0) return;
-  const uint64_t kills = cgroup_.oom_kills(), refused = cgroup_.pids_refused();
+  const uint64_t kills = body_.cgroup.oom_kills(), refused = body_.cgroup.pids_refused();
   result.oom_kills = kills - oom_kills_seen_.exchange(kills);
   result.pids_refused = refused - pids_refused_seen_.exchange(refused);
   const bool was_killed = result.signal == SIGKILL || result.exit_code == 128 + SIGKILL;
@@ -183,7 +209,7 @@ ExecResult Sandbox::exec(const ExecSpec& spec) {
     CommandSpec command = command_spec(spec, number);
     ExecResult result;
     static_cast<CommandResult&>(result) =
-        spec.argv.empty() ? run_with_shell(spec, command) : run_command(*channel_, command);
+        spec.argv.empty() ? run_with_shell(spec, command) : run_command(*body_.channel, command);
     if (result.log_bytes > 0) result.log = command.log_path;
     note_limits(result);
     count_log(number, result.log_bytes);
@@ -208,13 +234,23 @@ void Sandbox::count_log(uint32_t number, uint64_t bytes) {
   remove.env = about_.env;
   remove.workdir = "/";
   remove.timeout = 10s;
-  (void)run_command(*channel_, remove);
+  (void)run_command(*body_.channel, remove);
+}
+
+bool Sandbox::ping(Clock::time_point deadline) {
+  return sandbox::ping(*body_.channel, deadline);
+}
+
+void Sandbox::make_folder(const std::string& path) {
+  const auto made = exec({.command = {}, .argv = {"mkdir", "-p", "--", path}, .workdir = "/"});
+  if (made.exit_code != 0)
+    throw Error(Errc::invalid_argument, fmt::format("the folder '{}' cannot be made: {}", path, made.err));
 }
 
 FileInfo Sandbox::read_file(const std::string& path, uint64_t max_bytes,
                             const std::function<bool(std::string_view)>& sink, std::stop_token stop) {
   return while_alive([&] {
-    return sandbox::read_file(*channel_, absolute(path), max_bytes, sink,
+    return sandbox::read_file(*body_.channel, absolute(path), max_bytes, sink,
                               {Clock::now() + kFileTimeout, stop});
   });
 }
@@ -222,7 +258,7 @@ FileInfo Sandbox::read_file(const std::string& path, uint64_t max_bytes,
 FileInfo Sandbox::write_file(const std::string& path, std::string_view content, const WriteOptions& options,
                              std::stop_token stop) {
   return while_alive([&] {
-    return sandbox::write_file(*channel_, absolute(path), content, options,
+    return sandbox::write_file(*body_.channel, absolute(path), content, options,
                                {Clock::now() + kFileTimeout, stop});
   });
 }
@@ -230,12 +266,12 @@ FileInfo Sandbox::write_file(const std::string& path, std::string_view content, 
 void Sandbox::list_files(const std::string& path, uint32_t depth,
                          const std::function<bool(const FileEntry&)>& visit, std::stop_token stop) {
   while_alive([&] {
-    sandbox::list_files(*channel_, absolute(path), depth, visit, {Clock::now() + kFileTimeout, stop});
+    sandbox::list_files(*body_.channel, absolute(path), depth, visit, {Clock::now() + kFileTimeout, stop});
   });
 }
 
 Usage Sandbox::usage() const {
-  return {cgroup_.usage(), sys::tree_bytes(layer_folder_)};
+  return {body_.cgroup.usage(), sys::tree_bytes(body_.layer_folder)};
 }
 
 WallClock::time_point Sandbox::last_used() const {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "runtime/runtime.h"
+#include "sandbox/call_gauge.h"
 #include "sandbox/channel.h"
 #include "sandbox/command.h"
 #include "sandbox/files.h"
@@ -21,16 +22,27 @@ namespace hutch::sandbox {
 
 using WallClock = std::chrono::system_clock;
 
-/// What a sandbox is like for the one who made it. Fixed at its creation.
+/// What a sandbox is like for the one who claimed it. Fixed from then on.
 struct Description {
   std::string id, name, profile, runtime, workdir;
   std::map<std::string, std::string> env, labels;
   runtime::Limits limits;
   runtime::Isolation isolation;
+  bool warm = false;  // it was ready before it was asked for
   std::chrono::seconds ttl{0}, idle_timeout{0};  // 0 = none
   uint64_t log_max_bytes = 0, logs_max_bytes = 0;
   WallClock::time_point created_at;
-  std::chrono::milliseconds create_time{0};
+  std::chrono::microseconds create_time{0};
+};
+
+/// What a sandbox consists of when it has been built.
+struct Body {
+  std::string id, runtime;
+  runtime::Limits limits;  // in force
+  runtime::Container container;
+  runtime::Cgroup cgroup;
+  std::shared_ptr<Channel> channel;
+  std::string layer_folder;
 };
 
 struct ExecSpec {
@@ -59,16 +71,26 @@ struct Usage {
   uint64_t disk_bytes = 0;
 };
 
-/// One running sandbox: its agent's channel, its container, its limits. Thread-safe. It ends by end(), by its
-/// own death, or by its lifetime; `on_end` then hears of it once, on the I/O thread or the caller's.
+/// One running sandbox: its agent's channel, its container, its limits. Nobody's at first, somebody's after
+/// claim(). Thread-safe. It ends by end(), by its own death, or by its lifetime; `on_end` then hears of it once,
+/// on the I/O thread or the caller's.
 class Sandbox : public std::enable_shared_from_this<Sandbox> {
  public:
-  Sandbox(asio::io_context& io, Description description, runtime::Container container, runtime::Cgroup cgroup,
-          std::shared_ptr<Channel> channel, std::string layer_folder);
+  Sandbox(asio::io_context& io, CallGauge& calls, Body body);
 
   /// Begins to watch the container's process. `on_end` must not block.
   void watch(std::function<void()> on_end);
 
+  /// Makes it what its first and only owner asked for: limits that differ from those in force are written and
+  /// read back, its agent is told its lifetime. Throws unavailable when a limit does not take effect that did
+  /// before. Once, and before anybody else can reach it.
+  void claim(Description description, Clock::time_point asked_at);
+  /// Whether its agent answers.
+  bool ping(Clock::time_point deadline);
+  /// For commands to start in; parents too.
+  void make_folder(const std::string& path);
+
+  const std::string& id() const noexcept { return body_.id; }
   const Description& about() const noexcept { return about_; }
   /// `path` made absolute by the working folder.
   std::string absolute(const std::string& path) const;
@@ -94,7 +116,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   /// Why it ended; empty while it runs.
   std::string cause() const;
   bool wait_until_ended(Clock::time_point deadline) const noexcept;
-  const runtime::Cgroup& cgroup() const noexcept { return cgroup_; }
+  const runtime::Cgroup& cgroup() const noexcept { return body_.cgroup; }
 
  private:
   class Activity;  // a call that keeps it from being idle
@@ -107,18 +129,16 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   void count_log(uint32_t number, uint64_t bytes);
   void on_process_end();
 
+  const Body body_;
+  CallGauge& calls_;
   Description about_;
-  runtime::Container container_;
-  runtime::Cgroup cgroup_;
-  std::shared_ptr<Channel> channel_;
-  std::string layer_folder_;
   asio::posix::stream_descriptor pidfd_watch_;
   std::function<void()> on_end_;
 
   std::atomic<bool> ended_{false}, no_bash_{false};
   std::atomic<uint32_t> next_command_{1};
   std::atomic<uint64_t> oom_kills_seen_{0}, pids_refused_seen_{0};
-  const Clock::time_point started_ = Clock::now();
+  Clock::time_point started_ = Clock::now();  // of its lifetime
   mutable std::mutex mutex_;
   std::string cause_;
   int active_calls_ = 0;

@@ -15,7 +15,7 @@ namespace hutch::sandbox {
 /// a crash.
 struct Record {
   std::string id, name, profile, runtime;
-  std::string state = "creating";  // creating, running, ending
+  std::string state = "creating";  // creating, warm (nobody's yet), running, ending
   int64_t pid = 0;                 // of the agent; 0 = not known yet
   uint64_t start_time = 0;         // of that process, see process_start_time()
   bool cgroup_v2 = false;
@@ -45,6 +45,8 @@ class Store {
   void close() noexcept;
   const std::string& home() const noexcept { return home_; }
   const std::string& server_id() const noexcept { return server_id_; }
+  /// The server's own; empty before open().
+  const std::string& folder() const noexcept { return folder_; }
 
   /// Removes whatever servers that are dead left behind: processes, cgroups, folders. Returns the sandboxes'
   /// ids.

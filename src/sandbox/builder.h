@@ -1,0 +1,76 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/config.h"
+#include "sandbox/call_gauge.h"
+#include "sandbox/id_ranges.h"
+#include "sandbox/io_thread.h"
+#include "sandbox/sandbox.h"
+#include "sandbox/store.h"
+
+namespace hutch::sandbox {
+
+/// One sandbox of this server from the moment it has an id: what has to be removed at its end, whole or half
+/// made.
+struct Entry {
+  std::string id;
+  runtime::Cgroup cgroup;
+  uint32_t first_id = 0;  // of its range of host ids; 0 = none of its own
+  // The manager's lock guards these two.
+  bool claimed = false;    // somebody's; otherwise being built for nobody, or warm
+  bool published = false;  // its owner can name it
+
+  std::mutex mutex;  // guards what follows
+  Record record;
+  std::shared_ptr<Sandbox> sandbox;  // null until it is whole
+
+  std::shared_ptr<Sandbox> whole() {
+    const std::lock_guard lock(mutex);
+    return sandbox;
+  }
+};
+
+/// Makes what a sandbox consists of on this host, and removes it again. Knows the runtimes, the data folder and
+/// the host's cgroups; nothing of callers. Thread-safe.
+class Builder {
+ public:
+  explicit Builder(const config::Config& config) : config_(config), store_(config.home) {}
+
+  /// The data folder, and what dead servers left in it: before anything else.
+  void prepare();
+  /// Gives everything its name. Nothing is made yet.
+  std::shared_ptr<Entry> name_one();
+  /// Makes it whole: its agent has answered. `profile` tells root file system and runtime, `limits` hold from
+  /// the start. On an Error the entry holds whatever was made, for remove().
+  void build(Entry& entry, const std::string& profile, const runtime::Limits& limits);
+  /// Waits for its end and removes all of it. False when something stays behind, which the next server removes.
+  bool remove(Entry& entry, Clock::time_point deadline, const sys::RemoveBounds& bounds);
+  /// Appends what the entry's record says now to the one on disk.
+  void write_record(Entry& entry);
+  void close() noexcept { store_.close(); }
+
+  runtime::CgroupHost& cgroups();
+  IoThread& io() noexcept { return io_; }
+  CallGauge& calls() noexcept { return calls_; }
+  const std::string& folder() const noexcept { return store_.folder(); }
+
+ private:
+  runtime::Runtime& choose_runtime(const std::string& wanted);
+
+  const config::Config& config_;
+  Store store_;
+  IdRanges ids_;
+  CallGauge calls_;
+  std::mutex mutex_;  // guards the two below, and the store's opening
+  std::optional<runtime::CgroupHost> cgroups_;
+  std::map<std::string, std::vector<std::unique_ptr<runtime::Runtime>>> runtimes_;
+  IoThread io_;
+};
+
+}  // namespace hutch::sandbox
