@@ -52,6 +52,11 @@ const std::vector<Verb>& verbs() {
        "show the settings in force and where each came from",
        {"config", "json"},
        cli::show_config},
+      {"pool",
+       "status|flush [--config FILE] [--server ID] [--json]",
+       "show the warm sandboxes of the running servers, or have them built anew",
+       {"config", "server", "json"},
+       cli::pool},
       {"version", "", "show the version", {}, show_version},
   };
   return list;

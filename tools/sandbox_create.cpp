@@ -80,8 +80,7 @@ void add_sandbox_create(mcp::ToolRegistry& registry, Services& services) {
       [](const SandboxView& view) {
         return mcp::Reply{fmt::format("created {}{} in {} ms{}\n{}", view.sandbox_id,
                                       view.name ? fmt::format(" ({})", *view.name) : "", view.create_ms,
-                                      view.warm ? " (it was ready)" : "",
-                                      text_of(view))};
+                                      view.warm ? " (it was ready)" : "", text_of(view))};
       });
 }
 

@@ -20,7 +20,8 @@ void set_option(Options& options, const std::string& name, const std::optional<s
   const std::map<std::string, std::optional<std::string>*> texts = {{"config", &options.config_file},
                                                                     {"results", &options.results},
                                                                     {"toolsets", &options.toolsets},
-                                                                    {"profile", &options.profile}};
+                                                                    {"profile", &options.profile},
+                                                                    {"server", &options.server}};
   if (const auto it = texts.find(name); it != texts.end()) {
     if (!value) throw Error(Errc::invalid_argument, fmt::format("--{} needs a value", name));
     *it->second = *value;

@@ -10,7 +10,7 @@ namespace hutch::cli {
 
 /// What was given on the command line after the verb.
 struct Options {
-  std::optional<std::string> config_file, results, toolsets, profile;
+  std::optional<std::string> config_file, results, toolsets, profile, server;
   bool json = false, help = false;
   std::vector<std::string> words;  // what is no option; after `--` everything
 };

@@ -79,7 +79,8 @@ struct Pool {
 
   template <class V>
   void describe(V& v) {
-    v.optional("min", min, "Sandboxes of a kind that are kept ready without demand.", {.min = 0, .max = 1000});
+    v.optional("min", min, "Sandboxes of a kind that are kept ready without demand.",
+               {.min = 0, .max = 1000});
     v.optional("max", max, "Sandboxes of a kind that are kept ready at most; 0: no pool.",
                {.min = 0, .max = 1000});
     v.optional("cooldown_s", cooldown_s, "Seconds after which a peak of demand is forgotten.",

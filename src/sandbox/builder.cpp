@@ -31,7 +31,6 @@ runtime::CgroupHost& Builder::cgroups() {
 void Builder::prepare() {
   const auto& host = cgroups();
   const std::lock_guard lock(mutex_);
-  if (!store_.server_id().empty()) return;
   store_.open();
   adopt_orphans();
   if (!host.problem().empty()) log::warning("limits cannot be enforced on this host: {}", host.problem());

@@ -36,20 +36,21 @@ struct Entry {
   }
 };
 
-/// Makes what a sandbox consists of on this host, and removes it again. Knows the runtimes, the data folder and
-/// the host's cgroups; nothing of callers. Thread-safe.
+/// Makes what a sandbox consists of on this host, and removes it again. Knows the runtimes, the data folder
+/// and the host's cgroups; nothing of callers. Thread-safe.
 class Builder {
  public:
   explicit Builder(const config::Config& config) : config_(config), store_(config.home) {}
 
-  /// The data folder, and what dead servers left in it: before anything else.
+  /// The data folder, and what dead servers left in it: once, before anything else.
   void prepare();
   /// Gives everything its name. Nothing is made yet.
   std::shared_ptr<Entry> name_one();
   /// Makes it whole: its agent has answered. `profile` tells root file system and runtime, `limits` hold from
   /// the start. On an Error the entry holds whatever was made, for remove().
   void build(Entry& entry, const std::string& profile, const runtime::Limits& limits);
-  /// Waits for its end and removes all of it. False when something stays behind, which the next server removes.
+  /// Waits for its end and removes all of it. False when something stays behind, which the next server
+  /// removes.
   bool remove(Entry& entry, Clock::time_point deadline, const sys::RemoveBounds& bounds);
   /// Appends what the entry's record says now to the one on disk.
   void write_record(Entry& entry);

@@ -39,9 +39,9 @@ Demand::Target Demand::target(int min, int max, Clock::time_point now) {
   const auto seconds = [](Clock::duration d) { return std::chrono::duration<double>(d).count(); };
   if (peaks_.empty()) return {min, fmt::format("pool.min; no claim in {:g} s", seconds(cooldown_))};
   const int wanted = peaks_.front().claims + 1;
-  const std::string why = fmt::format("{} claim{} within {:.2g} s, the most in {:g} s", peaks_.front().claims,
-                                      peaks_.front().claims == 1 ? "" : "s", seconds(refill_time()),
-                                      seconds(cooldown_));
+  const std::string why =
+      fmt::format("{} claim{} within {:.2g} s, the most in {:g} s", peaks_.front().claims,
+                  peaks_.front().claims == 1 ? "" : "s", seconds(refill_time()), seconds(cooldown_));
   if (wanted < min) return {min, "pool.min; " + why};
   if (wanted > max) return {max, "pool.max; " + why};
   return {wanted, "one more than " + why};

@@ -9,7 +9,8 @@
 
 namespace hutch::sandbox {
 
-/// How many sandboxes of one kind are worth keeping ready, from what was asked for lately. No clock of its own.
+/// How many sandboxes of one kind are worth keeping ready, from what was asked for lately. No clock of its
+/// own.
 class Demand {
  public:
   explicit Demand(Clock::duration cooldown) : cooldown_(cooldown) {}
@@ -38,9 +39,9 @@ class Demand {
   Clock::duration refill_time() const;
 
   Clock::duration cooldown_;
-  Clock::duration build_time_{};               // moving average; zero before the first build
-  std::deque<Clock::time_point> recent_;       // claims within the last refill time
-  std::deque<Peak> peaks_;                     // falling counts: the first one is the highest that still counts
+  Clock::duration build_time_{};          // moving average; zero before the first build
+  std::deque<Clock::time_point> recent_;  // claims within the last refill time
+  std::deque<Peak> peaks_;                // falling counts: the first one is the highest that still counts
   std::optional<Clock::time_point> last_claim_;
 };
 

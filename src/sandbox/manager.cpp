@@ -96,7 +96,10 @@ Manager::~Manager() {
 /// this call has been answered.
 void Manager::prepare() {
   if (prepared_) return;
+  const std::lock_guard lock(prepare_mutex_);
+  if (prepared_) return;
   builder_.prepare();
+  if (control_handler_) control_.emplace(builder_.io().context(), builder_.folder(), control_handler_);
   pool_.announce(kind_of(config_.default_profile));
   pool_.start();
   prepared_ = true;
@@ -132,8 +135,8 @@ std::shared_ptr<Entry> Manager::reserve(const CreateRequest& request, const std:
   auto fresh = builder_.name_one();
   const std::lock_guard lock(mutex_);
   if (stopping_) throw Error(Errc::unavailable, "the server is ending");
-  const auto claimed = static_cast<int64_t>(
-      std::ranges::count_if(entries_, [](const auto& e) { return e.second->claimed; }));
+  const auto claimed =
+      static_cast<int64_t>(std::ranges::count_if(entries_, [](const auto& e) { return e.second->claimed; }));
   if (claimed >= config_.limits.max_sandboxes)
     throw Error(Errc::limit_exceeded, fmt::format("there are {} sandboxes already", claimed))
         .hint("end one with sandbox_destroy, or raise limits.max_sandboxes in the configuration");
@@ -165,17 +168,18 @@ std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request) {
   const config::Profile& profile = config_.profiles.at(profile_name);
   prepare();
 
-  Description about{.name = request.name,
-                    .profile = profile_name,
-                    .workdir = absolute_workdir(request.workdir, profile.workdir),
-                    .env = base_environment(),
-                    .labels = request.labels,
-                    .limits = limits_of(settings, request),
-                    .ttl = std::chrono::seconds(request.ttl_s.value_or(settings.ttl_s)),
-                    .idle_timeout = std::chrono::seconds(request.idle_timeout_s.value_or(settings.idle_timeout_s)),
-                    .log_max_bytes = config_.limits.log_max.value,
-                    .logs_max_bytes = config_.limits.logs_max.value,
-                    .created_at = WallClock::now()};
+  Description about{
+      .name = request.name,
+      .profile = profile_name,
+      .workdir = absolute_workdir(request.workdir, profile.workdir),
+      .env = base_environment(),
+      .labels = request.labels,
+      .limits = limits_of(settings, request),
+      .ttl = std::chrono::seconds(request.ttl_s.value_or(settings.ttl_s)),
+      .idle_timeout = std::chrono::seconds(request.idle_timeout_s.value_or(settings.idle_timeout_s)),
+      .log_max_bytes = config_.limits.log_max.value,
+      .logs_max_bytes = config_.limits.logs_max.value,
+      .created_at = WallClock::now()};
   for (const auto* more : {&profile.env, &request.env})
     for (const auto& [name, value] : *more) about.env[name] = value;
 
@@ -250,20 +254,13 @@ void Manager::check_enforced(const CreateRequest& request, const runtime::Isolat
 }
 
 PoolHooks Manager::pool_hooks() {
-  return {.build = [this](const std::string& kind) { return build_warm(kind); },
-          .healthy =
-              [this](const std::string& id) {
-                std::shared_ptr<Sandbox> sandbox;
-                {
-                  const std::lock_guard lock(mutex_);
-                  if (const auto it = entries_.find(id); it != entries_.end()) sandbox = it->second->whole();
-                }
-                return sandbox && sandbox->ping(Clock::now() + kPingTimeout);
-              },
-          .discard = [this](const std::string& id) { remove(id); },
-          .wait_for_pause =
-              [this](const std::stop_token& stop) { builder_.calls().wait_for_pause(stop, kPause, kPatience); },
-          .room = [this] { return room(); }};
+  return {
+      .build = [this](const std::string& kind) { return build_warm(kind); },
+      .check = [this](const std::string& id) { return check_warm(id); },
+      .discard = [this](const std::string& id) { remove(id); },
+      .wait_for_pause =
+          [this](const std::stop_token& stop) { builder_.calls().wait_for_pause(stop, kPause, kPatience); },
+      .room = [this](uint64_t memory_bytes) { return room(memory_bytes); }};
 }
 
 std::string Manager::build_warm(const std::string& kind) {
@@ -285,15 +282,26 @@ std::string Manager::build_warm(const std::string& kind) {
   return entry->id;
 }
 
+PoolHooks::Health Manager::check_warm(const std::string& id) {
+  std::shared_ptr<Sandbox> sandbox;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto it = entries_.find(id); it != entries_.end()) sandbox = it->second->whole();
+  }
+  if (!sandbox || !sandbox->ping(Clock::now() + kPingTimeout)) return {};
+  return {true, sandbox->cgroup().usage().memory_bytes.value_or(0)};
+}
+
 /// Warm sandboxes are counted like others, but never take more than half of the memory that is free.
-PoolHooks::Room Manager::room() {
+PoolHooks::Room Manager::room(uint64_t memory_bytes) {
   int64_t count = 0;
   {
     const std::lock_guard lock(mutex_);
     count = config_.limits.max_sandboxes - static_cast<int64_t>(entries_.size());
   }
   if (count <= 0) return {0, "limits.max_sandboxes"};
-  const auto by_memory = static_cast<int64_t>(sys::available_memory() / 2 / kWarmCharge);
+  const auto by_memory =
+      static_cast<int64_t>(sys::available_memory() / 2 / std::max(kWarmCharge, memory_bytes));
   if (by_memory < count) return {static_cast<int>(by_memory), "the host's free memory"};
   return {static_cast<int>(count), ""};
 }

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "config/config.h"
 #include "sandbox/builder.h"
+#include "sandbox/control_socket.h"
 #include "sandbox/warm_pool.h"
 
 namespace hutch::sandbox {
@@ -64,6 +65,8 @@ class Manager {
   const config::Config& config() const noexcept { return config_; }
   runtime::CgroupHost& cgroups() { return builder_.cgroups(); }
   WarmPool& pool() noexcept { return pool_; }
+  /// What answers the requests that come in on the server's control socket; before the first call.
+  void answer_control(ControlSocket::Handler handler) { control_handler_ = std::move(handler); }
   /// The kind of warm sandboxes that serves a profile: named after the first profile with the same root file
   /// system, runtime and hardening. All else is attached at the claim.
   std::string kind_of(const std::string& profile) const;
@@ -86,12 +89,13 @@ class Manager {
 
   PoolHooks pool_hooks();
   std::string build_warm(const std::string& kind);
-  PoolHooks::Room room();
+  PoolHooks::Health check_warm(const std::string& id);
+  PoolHooks::Room room(uint64_t memory_bytes);
 
   const config::Config config_;
   Builder builder_;
   std::atomic<bool> prepared_{false};
-  std::mutex default_mutex_;
+  std::mutex prepare_mutex_, default_mutex_;
 
   mutable std::mutex mutex_;
   std::condition_variable_any changed_;
@@ -104,6 +108,8 @@ class Manager {
   std::string default_id_;
 
   WarmPool pool_;
+  ControlSocket::Handler control_handler_;
+  std::optional<ControlSocket> control_;
   std::jthread
       housekeeper_;  // ends what is over its time, removes what has ended; last: uses all of the above
 };

@@ -56,7 +56,9 @@ class Sandbox::Activity {
 };
 
 Sandbox::Sandbox(asio::io_context& io, CallGauge& calls, Body body)
-    : body_(std::move(body)), calls_(calls), pidfd_watch_(io, duplicate(body_.container.pidfd.get()).release()) {
+    : body_(std::move(body)),
+      calls_(calls),
+      pidfd_watch_(io, duplicate(body_.container.pidfd.get()).release()) {
   about_.id = body_.id;
   about_.runtime = body_.runtime;
   about_.limits = body_.limits;
@@ -75,7 +77,8 @@ void Sandbox::claim(Description description, Clock::time_point asked_at) {
   for (auto& [name, result] : body_.cgroup.apply(changed)) {
     auto& item = description.isolation[name];
     if (item.enforced && !result.enforced)
-      throw Error(Errc::unavailable, fmt::format("the limit '{}' cannot be changed: {}", name, result.detail));
+      throw Error(Errc::unavailable,
+                  fmt::format("the limit '{}' cannot be changed: {}", name, result.detail));
     if (item.enforced) item = std::move(result);  // what never held says why already
   }
   if (description.ttl > 0s)

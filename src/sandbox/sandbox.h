@@ -28,7 +28,7 @@ struct Description {
   std::map<std::string, std::string> env, labels;
   runtime::Limits limits;
   runtime::Isolation isolation;
-  bool warm = false;  // it was ready before it was asked for
+  bool warm = false;                             // it was ready before it was asked for
   std::chrono::seconds ttl{0}, idle_timeout{0};  // 0 = none
   uint64_t log_max_bytes = 0, logs_max_bytes = 0;
   WallClock::time_point created_at;
@@ -72,8 +72,8 @@ struct Usage {
 };
 
 /// One running sandbox: its agent's channel, its container, its limits. Nobody's at first, somebody's after
-/// claim(). Thread-safe. It ends by end(), by its own death, or by its lifetime; `on_end` then hears of it once,
-/// on the I/O thread or the caller's.
+/// claim(). Thread-safe. It ends by end(), by its own death, or by its lifetime; `on_end` then hears of it
+/// once, on the I/O thread or the caller's.
 class Sandbox : public std::enable_shared_from_this<Sandbox> {
  public:
   Sandbox(asio::io_context& io, CallGauge& calls, Body body);

@@ -75,8 +75,8 @@ void WarmPool::forget(const std::string& id) {
 
 std::optional<std::string> WarmPool::evict() {
   const std::lock_guard lock(mutex_);
-  const auto fullest = std::ranges::max_element(
-      kinds_, {}, [](const auto& entry) { return entry.second.ready.size(); });
+  const auto fullest =
+      std::ranges::max_element(kinds_, {}, [](const auto& entry) { return entry.second.ready.size(); });
   if (fullest == kinds_.end() || fullest->second.ready.empty()) return std::nullopt;
   auto& ready = fullest->second.ready;
   std::string id = std::move(ready.front().id);
@@ -110,18 +110,19 @@ std::vector<PoolStatus> WarmPool::status() const {
   const std::lock_guard lock(mutex_);
   std::vector<PoolStatus> out;
   for (const auto& [name, kind] : kinds_)
-    out.push_back({.kind = name,
-                   .ready = static_cast<int>(kind.ready.size()),
-                   .building = kind.building,
-                   .target = kind.target.count,
-                   .reason = kind.target.reason,
-                   .hits = kind.hits,
-                   .misses = kind.misses,
-                   .builds = kind.builds,
-                   .failures = kind.failures,
-                   .build_time =
-                       std::chrono::duration_cast<std::chrono::microseconds>(kind.demand.build_time()),
-                   .last_error = kind.last_error});
+    out.push_back(
+        {.kind = name,
+         .ready = static_cast<int>(kind.ready.size()),
+         .building = kind.building,
+         .target = kind.target.count,
+         .reason = kind.target.reason,
+         .hits = kind.hits,
+         .misses = kind.misses,
+         .builds = kind.builds,
+         .failures = kind.failures,
+         .build_time = std::chrono::duration_cast<std::chrono::microseconds>(kind.demand.build_time()),
+         .memory_bytes = kind.memory_bytes,
+         .last_error = kind.last_error});
   return out;
 }
 
@@ -169,14 +170,16 @@ bool WarmPool::discard_one(std::unique_lock<std::mutex>& lock) {
 
 bool WarmPool::build_one(std::unique_lock<std::mutex>& lock, const std::stop_token& stop) {
   std::string name;
-  if (most_wanting(Clock::now(), name) == nullptr) return false;
+  Kind* kind = most_wanting(Clock::now(), name);
+  if (kind == nullptr) return false;
+  const uint64_t memory_bytes = kind->memory_bytes;
   lock.unlock();
   hooks_.wait_for_pause(stop);
-  const PoolHooks::Room room = hooks_.room();
+  const PoolHooks::Room room = hooks_.room(memory_bytes);
   lock.lock();
   if (stop.stop_requested()) return false;
   const auto start = Clock::now();
-  Kind* kind = most_wanting(start, name);  // flushed, or drained, meanwhile
+  kind = most_wanting(start, name);  // claimed, flushed, or drained, meanwhile
   if (kind == nullptr) return true;
   if (room.count <= 0) {
     kind->target = {static_cast<int>(kind->ready.size()), room.limit};
@@ -211,7 +214,7 @@ bool WarmPool::build_one(std::unique_lock<std::mutex>& lock, const std::stop_tok
   if (generation != generation_ || stopped_)
     to_discard_.push_back(std::move(id));
   else
-    kind->ready.push_back({std::move(id), end + settings_.check_every});
+    kind->ready.push_back({std::move(id), end + settings_.first_check});
   return true;
 }
 
@@ -225,13 +228,17 @@ bool WarmPool::check_one(std::unique_lock<std::mutex>& lock) {
     due->check_at = now + settings_.check_every;
     const std::string id = due->id;
     lock.unlock();
-    const bool healthy = hooks_.healthy(id);
+    const PoolHooks::Health health = hooks_.check(id);
     lock.lock();
-    if (healthy) return true;
-    if (std::erase_if(kind.ready, [&](const Ready& r) { return r.id == id; }) > 0) {
-      log::warning("warm sandbox {} does not answer: it is replaced", id);
-      to_discard_.push_back(id);
+    // Only when nobody claimed it meanwhile is it idle, and ours to judge.
+    if (std::ranges::none_of(kind.ready, [&](const Ready& r) { return r.id == id; })) return true;
+    if (health.answers) {
+      kind.memory_bytes = health.memory_bytes;
+      return true;
     }
+    std::erase_if(kind.ready, [&](const Ready& r) { return r.id == id; });
+    log::warning("warm sandbox {} does not answer: it is replaced", id);
+    to_discard_.push_back(id);
     return true;
   }
   return false;

@@ -17,8 +17,10 @@ namespace hutch::sandbox {
 struct PoolSettings {
   int min = 1, max = 4;  // of each kind; max 0 = no pool
   Clock::duration cooldown = std::chrono::seconds(60);
+  Clock::duration first_check = std::chrono::seconds(1);  // when what building it cost has been freed
   Clock::duration check_every = std::chrono::seconds(30);
-  Clock::duration first_retry = std::chrono::milliseconds(500);  // after a failed build; doubled up to a minute
+  Clock::duration first_retry =
+      std::chrono::milliseconds(500);  // after a failed build; doubled up to a minute
 };
 
 /// What the pool does with sandboxes. It knows their ids and nothing else of them. Called without any lock of
@@ -26,18 +28,21 @@ struct PoolSettings {
 struct PoolHooks {
   /// Makes one of this kind whole and returns its id; throws when it cannot.
   std::function<std::string(const std::string& kind)> build;
-  /// Whether it still answers.
-  std::function<bool(const std::string& id)> healthy;
+  struct Health {
+    bool answers = false;
+    uint64_t memory_bytes = 0;  // what it costs while nobody uses it
+  };
+  std::function<Health(const std::string& id)> check;
   /// Ends it for good.
   std::function<void(const std::string& id)> discard;
   /// Returns when a build would disturb nobody, within a bounded time.
   std::function<void(const std::stop_token&)> wait_for_pause;
-  /// How many more the host has room for, and what limits it.
+  /// How many more of this size the host has room for, and what limits it.
   struct Room {
     int count = 0;
     std::string limit;
   };
-  std::function<Room()> room;
+  std::function<Room(uint64_t memory_bytes)> room;
 };
 
 struct PoolStatus {
@@ -46,13 +51,14 @@ struct PoolStatus {
   std::string reason;  // why the target is what it is
   uint64_t hits = 0, misses = 0, builds = 0, failures = 0;
   std::chrono::microseconds build_time{0};  // moving average
+  uint64_t memory_bytes = 0;                // of an idle one, when it was last looked at
   std::string last_error;                   // of the latest build, empty when it worked
 };
 
-/// Sandboxes that are ready before they are asked for. Each is handed out once and never comes back. One thread
-/// builds, checks and discards, one at a time, and only when no call is running (or after a bounded wait).
-/// A kind is kept ready once it has been claimed or announced, and for ten minutes after its last claim; the
-/// announced ones for good. Thread-safe.
+/// Sandboxes that are ready before they are asked for. Each is handed out once and never comes back. One
+/// thread builds, checks and discards, one at a time, and only when no call is running (or after a bounded
+/// wait). A kind is kept ready once it has been claimed or announced, and for ten minutes after its last
+/// claim; the announced ones for good. Thread-safe.
 class WarmPool {
  public:
   WarmPool(PoolSettings settings, PoolHooks hooks);
@@ -67,8 +73,8 @@ class WarmPool {
   void stop() noexcept;
   void announce(const std::string& kind);
 
-  /// The id of a ready sandbox, which from now on is the caller's alone; nothing when there is none. Never waits
-  /// for a build or a check.
+  /// The id of a ready sandbox, which from now on is the caller's alone; nothing when there is none. Never
+  /// waits for a build or a check.
   std::optional<std::string> claim(const std::string& kind);
   /// One that has ended by itself.
   void forget(const std::string& id);
@@ -94,6 +100,7 @@ class WarmPool {
     int building = 0;
     Demand::Target target;
     uint64_t hits = 0, misses = 0, builds = 0, failures = 0;
+    uint64_t memory_bytes = 0;
     int failures_in_a_row = 0;
     Clock::time_point retry_at{};
     std::string last_error;
