@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
-#include "rpc/line_reader.h"
 #include "schema/text.h"
 
 namespace hutch::mcp {
@@ -34,18 +33,42 @@ ProtocolError method_not_found(const std::string& method) {
 Server::Server(const ToolRegistry& tools, ServerOptions options, int in_fd, int out_fd)
     : tools_(tools),
       options_(std::move(options)),
-      in_fd_(in_fd),
+      reader_(in_fd, stop_.fd(), options_.message_max_bytes),
       writer_(out_fd),
-      workers_(options_.worker_threads) {}
+      workers_(options_.worker_threads + 1) {}  // one of them reads
 
 Server::End Server::run() {
-  rpc::LineReader reader(in_fd_, stop_.fd(), options_.message_max_bytes);
-  std::string_view line;
+  // This thread stays free, to stop what runs when the input ends.
+  if (!workers_.hand_over([this] { lead(); })) lead();
+  std::unique_lock lock(end_mutex_);
+  ended_.wait(lock, [&] { return end_.has_value(); });
+  lock.unlock();
+  if (problem_) std::rethrow_exception(problem_);
+  return shut_down(*end_);
+}
+
+void Server::lead() {
+  try {
+    for (std::string_view line;;) {
+      if (const auto end = next_line(line)) return end_with(*end);
+      handle(line);
+      const auto call = std::exchange(own_call_, {});
+      if (!call) continue;
+      if (workers_.hand_over([this] { lead(); })) return call();
+      // All threads are busy, or there can be none: then one call comes after the other.
+      if (!workers_.submit(call)) call();
+    }
+  } catch (...) {
+    end_with(End::eof, std::current_exception());
+  }
+}
+
+/// Nothing when `line` is one.
+std::optional<Server::End> Server::next_line(std::string_view& line) {
   for (;;) {
-    switch (reader.next(line)) {
+    switch (reader_.next(line)) {
       case rpc::LineReader::Event::line:
-        handle(line);
-        break;
+        return std::nullopt;
       case rpc::LineReader::Event::too_long:
         answer(
             nullptr,
@@ -54,11 +77,18 @@ Server::End Server::run() {
                                       options_.message_max_bytes)});
         break;
       case rpc::LineReader::Event::eof:
-        return shut_down(End::eof);
+        return End::eof;
       case rpc::LineReader::Event::stopped:
-        return shut_down(writer_.peer_gone() ? End::peer_gone : End::stopped);
+        return writer_.peer_gone() ? End::peer_gone : End::stopped;
     }
   }
+}
+
+void Server::end_with(End end, std::exception_ptr problem) {
+  const std::lock_guard lock(end_mutex_);
+  end_ = end;
+  problem_ = std::move(problem);
+  ended_.notify_all();
 }
 
 void Server::stop() noexcept {
@@ -178,13 +208,9 @@ std::optional<Server::Answer> Server::call_tool(rpc::Request& request, const Env
 
 void Server::start_call(std::shared_ptr<Call> call, std::string name, json arguments) {
   in_flight_.add(call);
-  try {
-    workers_.submit([this, call, name = std::move(name), arguments = std::move(arguments)] {
-      run_call(*call, name, arguments);
-    });
-  } catch (const Error& error) {
-    finish_call(*call, tools_.error_result(error));
-  }
+  own_call_ = [this, call = std::move(call), name = std::move(name), arguments = std::move(arguments)] {
+    run_call(*call, name, arguments);
+  };
 }
 
 void Server::run_call(Call& call, const std::string& name, const json& arguments) {

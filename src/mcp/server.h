@@ -1,6 +1,10 @@
 #pragma once
 
 #include <chrono>
+#include <condition_variable>
+#include <exception>
+#include <functional>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -10,6 +14,7 @@
 #include "mcp/tool.h"
 #include "mcp/versions.h"
 #include "mcp/worker_pool.h"
+#include "rpc/line_reader.h"
 #include "rpc/line_writer.h"
 #include "rpc/message.h"
 #include "rpc/wakeup.h"
@@ -54,6 +59,12 @@ class Server {
     std::string client_name;
   };
 
+  /// Reads and answers until the input ends. A call is run by the thread that read it, which hands the
+  /// reading over to another one first: waking a thread up takes longer than many a call.
+  void lead();
+  std::optional<End> next_line(std::string_view& line);
+  void end_with(End end, std::exception_ptr problem = nullptr);
+
   void handle(std::string_view line);
   void handle_request(rpc::Request request);
   void handle_notification(const rpc::Notification& notification);
@@ -76,13 +87,21 @@ class Server {
 
   const ToolRegistry& tools_;
   const ServerOptions options_;
-  const int in_fd_;
   rpc::Wakeup stop_;
+  rpc::LineReader reader_;
   rpc::LineWriter writer_;
   InFlight in_flight_;
+
+  // Belong to the thread that leads.
   std::optional<Revision> legacy_;  // set by `initialize`
   std::string legacy_client_;
-  WorkerPool workers_;  // last: its threads use all of the above
+  std::function<void()> own_call_;  // which it is to run when the reading goes on
+
+  std::mutex end_mutex_;
+  std::condition_variable ended_;
+  std::optional<End> end_;
+  std::exception_ptr problem_;  // that ended the reading
+  WorkerPool workers_;          // last: its threads use all of the above
 };
 
 }  // namespace hutch::mcp

@@ -1,8 +1,7 @@
 #include "mcp/worker_pool.h"
 
-#include <system_error>
+#include <exception>
 
-#include "base/error.h"
 #include "base/log.h"
 
 namespace hutch::mcp {
@@ -12,24 +11,35 @@ WorkerPool::~WorkerPool() {
   threads_.clear();
 }
 
-void WorkerPool::submit(std::function<void()> job) {
+bool WorkerPool::submit(const std::function<void()>& job) {
   {
     const std::lock_guard lock(mutex_);
-    if (jobs_.size() >= idle_ && threads_.size() < max_threads_) start_thread();
-    jobs_.push_back(std::move(job));
+    // With fewer threads calls wait longer.
+    if (jobs_.size() >= idle_ && threads_.size() < max_threads_) (void)start_thread();
+    if (threads_.empty()) return false;
+    jobs_.push_back(job);
   }
   ready_.notify_one();
+  return true;
 }
 
-void WorkerPool::start_thread() {
+bool WorkerPool::hand_over(std::function<void()> job) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (jobs_.size() >= idle_ && (threads_.size() >= max_threads_ || !start_thread())) return false;
+    jobs_.push_front(std::move(job));
+  }
+  ready_.notify_one();
+  return true;
+}
+
+bool WorkerPool::start_thread() noexcept {
   try {
     threads_.emplace_back([this](const std::stop_token& stop) { work(stop); });
-  } catch (const std::system_error& e) {
-    // With fewer threads calls wait longer; without any they would wait for ever.
-    if (threads_.empty())
-      throw Error(Errc::unavailable, std::string("cannot start a thread: ") + e.what())
-          .hint("raise the limit of processes (ulimit -u, pids.max) of the user that runs hutch");
+    return true;
+  } catch (const std::exception& e) {
     log::warning("cannot start worker thread {}: {}", threads_.size() + 1, e.what());
+    return false;
   }
 }
 

@@ -19,13 +19,16 @@ class WorkerPool {
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
 
-  /// Jobs begin in the order in which they come. A job must not throw. Throws Error(unavailable) when the
-  /// first thread cannot be started.
-  void submit(std::function<void()> job);
+  /// Jobs begin in the order in which they come. A job must not throw. False, and nothing done, when there is
+  /// no thread and none can be started.
+  bool submit(const std::function<void()>& job);
+  /// Has another thread begin with this job at once, before those that wait. False, and nothing done, when
+  /// all are busy.
+  bool hand_over(std::function<void()> job);
 
  private:
   void work(const std::stop_token& stop);
-  void start_thread();
+  bool start_thread() noexcept;
 
   const size_t max_threads_;
   std::mutex mutex_;
