@@ -1,17 +1,24 @@
 #include "sandbox/channel.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
-#include <asio/buffer.hpp>
+#include <algorithm>
 #include <asio/post.hpp>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "base/log.h"
 #include "base/sys.h"
 #include "runtime/runtime.h"
 
 namespace hutch::sandbox {
+
+using namespace std::chrono_literals;
 
 namespace {
 
@@ -41,18 +48,25 @@ std::shared_ptr<Channel> Channel::create(asio::io_context& io, const std::string
 }
 
 Channel::Channel(asio::io_context& io, UniqueFd to_agent, UniqueFd from_agent)
-    : to_agent_(io, to_agent.release()), from_agent_(io, from_agent.release()) {
+    : to_agent_(io, to_agent.release()),
+      from_agent_(std::move(from_agent)),
+      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  if (!wake_) throw sys_error(errno, "eventfd");
   while (epoch_ == 0) epoch_ = static_cast<uint32_t>(std::stoul(sys::random_hex(4), nullptr, 16));
 }
 
 void Channel::connect(const wire::Hello& hello, Clock::time_point deadline) {
   send(wire::Type::hello, 0, hello);
-  // Reading starts only now: before the agent has opened its end, a FIFO without writers reads as ended.
-  std::unique_lock lock(mutex_);
-  asio::post(from_agent_.get_executor(), [self = shared_from_this()] { self->read_more(); });
-  if (!changed_.wait_until(lock, deadline, [&] { return welcomed_ || closed_; }))
-    throw Error(Errc::timeout, "the sandbox's agent does not answer");
+  const auto done = [&] {
+    const std::lock_guard lock(mutex_);
+    return welcomed_ || closed_;
+  };
+  if (!begin_reading()) throw Error(Errc::internal, "a channel is connected before anybody else uses it");
+  while (!done() && Clock::now() < deadline) read_some(deadline);
+  end_reading();
+  const std::lock_guard lock(mutex_);
   if (closed_) throw Error(Errc::unavailable, "the sandbox ended while it was being started");
+  if (!welcomed_) throw Error(Errc::timeout, "the sandbox's agent does not answer");
 }
 
 uint32_t Channel::open_stream(std::shared_ptr<Stream> stream) {
@@ -116,14 +130,56 @@ void Channel::write_more() {
   changed_.notify_all();
 }
 
-void Channel::read_more() {
-  if (in_.empty()) in_.resize(kReadBuffer);
-  from_agent_.async_read_some(asio::buffer(in_.data() + in_used_, in_.size() - in_used_),
-                              [self = shared_from_this()](asio::error_code err, size_t bytes) {
-                                if (err == asio::error::operation_aborted) return;
-                                if (err) return self->close();
-                                self->consume(bytes);
-                              });
+bool Channel::begin_reading() {
+  const std::lock_guard lock(mutex_);
+  return !std::exchange(reading_, true);
+}
+
+void Channel::end_reading() {
+  {
+    const std::lock_guard lock(mutex_);
+    reading_ = false;
+  }
+  offer_reading();
+}
+
+void Channel::offer_reading() {
+  std::vector<std::shared_ptr<Stream>> streams;
+  {
+    const std::lock_guard lock(mutex_);
+    if (reading_) return;
+    for (const auto& [_, stream] : streams_) streams.push_back(stream);
+  }
+  // Without the lock: streams send while they hold theirs.
+  for (const auto& stream : streams)
+    if (stream->offer_reading()) return;
+}
+
+void Channel::read_some(Clock::time_point deadline) {
+  pollfd sources[2] = {{.fd = from_agent_.get(), .events = POLLIN, .revents = 0},
+                       {.fd = wake_.get(), .events = POLLIN, .revents = 0}};
+  const auto left = std::clamp<Clock::duration>(deadline - Clock::now(), 0s, 1h);
+  const auto seconds = std::chrono::floor<std::chrono::seconds>(left);
+  const timespec timeout{.tv_sec = seconds.count(),
+                         .tv_nsec = std::chrono::nanoseconds(left - seconds).count()};
+  if (::ppoll(sources, 2, &timeout, nullptr) <= 0) return;
+  if (sources[1].revents != 0) {
+    uint64_t ignored = 0;
+    (void)!::read(wake_.get(), &ignored, sizeof ignored);
+  }
+  if (sources[0].revents == 0) return;
+  if (!in_) in_ = std::make_unique_for_overwrite<char[]>(kReadBuffer);
+  const ssize_t n = sys::retry_eintr(
+      [&] { return ::read(from_agent_.get(), in_.get() + in_used_, kReadBuffer - in_used_); });
+  if (n > 0)
+    consume(static_cast<size_t>(n));
+  else if (n == 0 || errno != EAGAIN)
+    close();
+}
+
+void Channel::wake() noexcept {
+  const uint64_t one = 1;
+  (void)!::write(wake_.get(), &one, sizeof one);
 }
 
 void Channel::consume(size_t bytes) {
@@ -131,18 +187,17 @@ void Channel::consume(size_t bytes) {
   size_t at = 0;
   while (in_used_ - at >= sizeof(wire::Header)) {
     wire::Header header;
-    std::memcpy(&header, in_.data() + at, sizeof header);
+    std::memcpy(&header, in_.get() + at, sizeof header);
     if (!wire::valid(header)) {
       log::error("a sandbox's agent sent a malformed frame: the channel is closed");
       return close();
     }
     if (in_used_ - at < sizeof header + header.payload_bytes) break;
-    dispatch(header, {in_.data() + at + sizeof header, header.payload_bytes});
+    dispatch(header, {in_.get() + at + sizeof header, header.payload_bytes});
     at += sizeof header + header.payload_bytes;
   }
-  std::memmove(in_.data(), in_.data() + at, in_used_ - at);
+  std::memmove(in_.get(), in_.get() + at, in_used_ - at);
   in_used_ -= at;
-  read_more();
 }
 
 void Channel::dispatch(const wire::Header& header, std::string_view payload) {
@@ -152,7 +207,6 @@ void Channel::dispatch(const wire::Header& header, std::string_view payload) {
     if (header.epoch != epoch_ || closed_) return;
     if (header.type == wire::Type::welcome) {
       welcomed_ = true;
-      changed_.notify_all();
       return;
     }
     if (const auto it = streams_.find(header.stream); it != streams_.end()) stream = it->second;
@@ -172,9 +226,9 @@ void Channel::close() {
     changed_.notify_all();
   }
   for (const auto& [_, stream] : streams) stream->on_closed();
-  asio::post(from_agent_.get_executor(), [self = shared_from_this()] {
+  wake();
+  asio::post(to_agent_.get_executor(), [self = shared_from_this()] {
     asio::error_code ignored;
-    self->from_agent_.close(ignored);
     self->to_agent_.close(ignored);
   });
 }

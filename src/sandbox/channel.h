@@ -9,25 +9,30 @@
 #include <mutex>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "base/process.h"
 #include "wire/messages.h"
 
 namespace hutch::sandbox {
 
-/// One request to the agent and what comes back for it. Called on the I/O thread: implementations note what
-/// came and wake whoever waits, nothing more.
+/// One request to the agent and what comes back for it. Called on the thread of whoever reads the channel:
+/// implementations note what came and wake whoever waits, nothing more.
 class Stream {
  public:
   virtual ~Stream() = default;
   virtual void on_frame(const wire::Header& header, std::string_view payload) = 0;
   /// Nothing will come any more: the sandbox ended.
   virtual void on_closed() = 0;
+  /// Nobody reads the channel any more. True when somebody who waits on this stream will now do it.
+  virtual bool offer_reading() = 0;
 };
 
 /// The host's end of a sandbox's agent channel: two FIFOs in the sandbox's folder, frames of src/wire
 /// multiplexed on them. What comes in is untrusted: a malformed frame closes the channel.
+///
+/// Whoever waits for an answer reads the channel itself, for all who wait on it, one at a time: an answer
+/// that went through a thread of its own would wake two threads instead of one. Nobody waits, nobody reads:
+/// then the agent keeps what it has, and the end of the sandbox is seen by its pidfd.
 class Channel : public std::enable_shared_from_this<Channel> {
  public:
   /// Makes the FIFOs (mode 0600) in `folder` and opens the host's ends.
@@ -50,18 +55,30 @@ class Channel : public std::enable_shared_from_this<Channel> {
   /// The same for bulk data: waits while much is queued, so that an agent that does not read costs no memory.
   void send_bulk(wire::Type type, uint32_t stream, std::string_view payload, Clock::time_point deadline);
 
+  /// Makes the caller the one who reads; false when somebody is. Given back by end_reading(), which offers it
+  /// to the streams that are still waited for.
+  bool begin_reading();
+  void end_reading();
+  /// For who was offered the reading and does not want it any more.
+  void offer_reading();
+  /// For the one who reads: hands what came to its streams, after waiting for it until `deadline` or wake().
+  void read_some(Clock::time_point deadline);
+  /// Ends a read_some() that waits.
+  void wake() noexcept;
+
   /// Ends the channel; every stream hears on_closed(). Safe from any thread, and twice.
   void close();
 
  private:
   Channel(asio::io_context& io, UniqueFd to_agent, UniqueFd from_agent);
-  void read_more();
   void consume(size_t bytes);
   void dispatch(const wire::Header& header, std::string_view payload);
   void write_more();
 
-  asio::posix::stream_descriptor to_agent_, from_agent_;
-  std::vector<char> in_;
+  asio::posix::stream_descriptor to_agent_;
+  const UniqueFd from_agent_, wake_;
+  // Of whoever reads. Not initialised: only what is used becomes resident.
+  std::unique_ptr<char[]> in_;
   size_t in_used_ = 0;
 
   std::mutex mutex_;
@@ -70,7 +87,7 @@ class Channel : public std::enable_shared_from_this<Channel> {
   std::deque<std::string> out_;  // complete frames; the first one may be partly written
   size_t out_written_ = 0, out_bytes_ = 0;
   uint32_t next_stream_ = 1, epoch_ = 0;
-  bool welcomed_ = false, closed_ = false, writing_ = false;
+  bool welcomed_ = false, closed_ = false, writing_ = false, reading_ = false;
 };
 
 }  // namespace hutch::sandbox

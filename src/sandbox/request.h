@@ -12,8 +12,9 @@
 
 namespace hutch::sandbox {
 
-/// A stream on which somebody waits: the I/O thread notes what came, under the lock, and wakes the waiter.
-/// After detach() nothing is noted any more, so that handle() may refer to what lives on the waiter's stack.
+/// A stream on which somebody waits: who reads the channel notes what came, under the lock, and wakes the
+/// waiter. After detach() nothing is noted any more, so that handle() may refer to what lives on the waiter's
+/// stack.
 class WaitedStream : public Stream {
  public:
   void on_frame(const wire::Header& header, std::string_view payload) final {
@@ -34,7 +35,17 @@ class WaitedStream : public Stream {
     const std::lock_guard lock(mutex_);
     detached_ = true;
   }
-  void set_id(uint32_t id) { id_ = id; }
+  bool offer_reading() final {
+    const std::lock_guard lock(mutex_);
+    if (waiting_ == 0) return false;
+    offered_ = true;
+    changed_.notify_all();
+    return true;
+  }
+  void attach(Channel& channel, uint32_t id) {
+    channel_ = &channel;
+    id_ = id;
+  }
 
  protected:
   /// With the lock held.
@@ -44,8 +55,30 @@ class WaitedStream : public Stream {
   /// held.
   template <class Ready>
   bool wait_until(std::stop_token stop, Clock::time_point deadline, Ready ready) {
+    const std::stop_callback on_stop(stop, [this] { channel_->wake(); });
     std::unique_lock lock(mutex_);
-    return changed_.wait_until(lock, stop, deadline, ready);
+    bool reading = false, offered = false;
+    ++waiting_;
+    while (!ready() && !stop.stop_requested() && Clock::now() < deadline) {
+      if (reading || (reading = channel_->begin_reading())) {
+        lock.unlock();
+        channel_->read_some(deadline);
+        lock.lock();
+      } else {
+        changed_.wait_until(lock, stop, deadline, [&] { return ready() || offered_; });
+        offered = std::exchange(offered_, false) || offered;
+      }
+    }
+    --waiting_;
+    offered = std::exchange(offered_, false) || offered;
+    const bool result = ready();
+    lock.unlock();
+    // Somebody else may be waiting for what only a reader would bring.
+    if (reading)
+      channel_->end_reading();
+    else if (offered)
+      channel_->offer_reading();
+    return result;
   }
   bool failed() const { return error_ != 0; }
   bool closed() const { return closed_; }
@@ -63,7 +96,10 @@ class WaitedStream : public Stream {
   }
 
   std::condition_variable_any changed_;
+  Channel* channel_ = nullptr;
   uint32_t id_ = 0;
+  int waiting_ = 0;       // callers in wait_until()
+  bool offered_ = false;  // one of them is to read the channel
   int error_ = 0;
   std::string error_step_;
   bool closed_ = false, detached_ = false;
@@ -75,7 +111,7 @@ class Registered {
  public:
   Registered(Channel& channel, std::shared_ptr<StreamType> stream)
       : channel_(channel), stream_(std::move(stream)), id_(channel.open_stream(stream_)) {
-    stream_->set_id(id_);
+    stream_->attach(channel_, id_);
   }
   ~Registered() {
     channel_.close_stream(id_);
