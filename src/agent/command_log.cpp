@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "agent/event_loop.h"
 #include "agent/sys.h"
 
 namespace hutch::agent {
@@ -14,9 +13,6 @@ namespace {
 
 // The folder is one that commands can write to: no link of theirs may lead the log anywhere else.
 constexpr uint64_t kResolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS;
-
-constexpr size_t kPathBytes = 256;
-char paths[kMaxCommands][kPathBytes];  // untouched pages take no memory
 
 /// `path` is changed while it works and is itself again afterwards.
 void make_parents(char* path) {
@@ -34,12 +30,11 @@ void make_parents(char* path) {
 
 }  // namespace
 
-bool CommandLog::set(std::string_view path, uint64_t max_bytes, size_t slot) {
+bool CommandLog::set(std::string_view path, uint64_t max_bytes) {
   if (path.size() >= kPathBytes || path.find('\0') != std::string_view::npos) return false;
   max_bytes_ = max_bytes;
   bytes_ = 0;
-  path_ = path.empty() ? nullptr : paths[slot];
-  if (path_ != nullptr) *std::copy(path.begin(), path.end(), path_) = '\0';
+  *std::copy(path.begin(), path.end(), path_) = '\0';
   return true;
 }
 
@@ -51,7 +46,7 @@ void CommandLog::open() {
 }
 
 void CommandLog::append(std::string_view bytes) {
-  if (path_ == nullptr || bytes.empty() || bytes_ >= max_bytes_) return;
+  if (*path_ == '\0' || bytes.empty() || bytes_ >= max_bytes_) return;
   if (!fd_) open();
   bytes = bytes.substr(0, max_bytes_ - bytes_);
   while (fd_ && !bytes.empty()) {
@@ -64,7 +59,7 @@ void CommandLog::append(std::string_view bytes) {
 
 void CommandLog::close() {
   fd_.reset();
-  path_ = nullptr;
+  *path_ = '\0';
 }
 
 }  // namespace hutch::agent

@@ -39,7 +39,7 @@ void Command::start(const wire::Exec& request, uint32_t stream, size_t index, Se
   stream_ = stream;
   phase_ = Phase::starting;
   credit_ = wire::kWindow;
-  if (!log_.set(request.log_path, request.log_max_bytes, index)) {
+  if (!log_.set(request.log_path, request.log_max_bytes)) {
     services.channel.send_failed(stream, ENAMETOOLONG, "exec: the path of the log");
   } else if (request.argv.packed.empty()) {
     services.channel.send_failed(stream, EINVAL, "exec: no command");

@@ -7,10 +7,9 @@
 namespace hutch::agent {
 
 void CommandTable::start(const wire::Exec& request, uint32_t stream, Services& services) {
-  Command* end = commands_ + kMaxCommands;
-  Command* slot = std::find_if(commands_, end, [](const Command& command) { return command.free(); });
-  if (slot == end) return services.channel.send_failed(stream, EAGAIN, "512 commands at once");
-  slot->start(request, stream, static_cast<size_t>(slot - commands_), services);
+  Command* slot = commands_.find_free();
+  if (slot == nullptr) return services.channel.send_failed(stream, EAGAIN, "512 commands at once");
+  slot->start(request, stream, commands_.index(*slot), services);
 }
 
 Command* CommandTable::find(uint32_t stream) {
@@ -21,7 +20,7 @@ Command* CommandTable::find(uint32_t stream) {
 }
 
 bool CommandTable::has_supervisor(pid_t pid) const {
-  return std::any_of(commands_, commands_ + kMaxCommands,
+  return std::any_of(commands_.begin(), commands_.end(),
                      [pid](const Command& command) { return command.supervisor() == pid; });
 }
 
@@ -45,7 +44,7 @@ void CommandTable::on_strays_gone(Services& services) {
 }
 
 uint32_t CommandTable::count() const {
-  return static_cast<uint32_t>(std::count_if(commands_, commands_ + kMaxCommands,
+  return static_cast<uint32_t>(std::count_if(commands_.begin(), commands_.end(),
                                              [](const Command& command) { return command.live(); }));
 }
 

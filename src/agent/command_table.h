@@ -1,6 +1,7 @@
 #pragma once
 
 #include "agent/command.h"
+#include "agent/slots.h"
 
 namespace hutch::agent {
 
@@ -28,7 +29,7 @@ class CommandTable {
   uint64_t deadline_ms() const;
 
  private:
-  Command commands_[kMaxCommands];
+  Slots<Command, kMaxCommands> commands_;
 };
 
 }  // namespace hutch::agent

@@ -154,20 +154,18 @@ void FileStream::drop() {
 }
 
 FileStream* FileService::find(uint32_t stream) {
-  FileStream* end = streams_ + kMaxFileStreams;
-  FileStream* found =
-      std::find_if(streams_, end, [stream](const FileStream& s) { return s.live() && s.stream() == stream; });
-  return found == end ? nullptr : found;
+  const auto is_it = [stream](const FileStream& s) { return s.live() && s.stream() == stream; };
+  FileStream* found = std::find_if(streams_.begin(), streams_.end(), is_it);
+  return found == streams_.end() ? nullptr : found;
 }
 
 FileStream* FileService::take_slot(uint32_t stream, Services& services) {
-  FileStream* end = streams_ + kMaxFileStreams;
-  FileStream* slot = std::find_if(streams_, end, [](const FileStream& s) { return s.free(); });
-  if (slot == end) {
+  FileStream* slot = streams_.find_free();
+  if (slot == nullptr) {
     services.channel.send_failed(stream, EAGAIN, "32 file streams at once");
     return nullptr;
   }
-  slot->open(stream, static_cast<size_t>(slot - streams_));
+  slot->open(stream, streams_.index(*slot));
   return slot;
 }
 
@@ -202,7 +200,7 @@ void FileService::drop_all() {
 }
 
 bool FileService::has_worker(pid_t pid) const {
-  return std::any_of(streams_, streams_ + kMaxFileStreams,
+  return std::any_of(streams_.begin(), streams_.end(),
                      [pid](const FileStream& s) { return s.worker() == pid; });
 }
 

@@ -2,6 +2,7 @@
 
 #include "agent/command.h"
 #include "agent/file_stream.h"
+#include "agent/slots.h"
 
 namespace hutch::agent {
 
@@ -26,7 +27,7 @@ class FileService {
   FileStream* find(uint32_t stream);
   FileStream* take_slot(uint32_t stream, Services& services);
 
-  FileStream streams_[kMaxFileStreams];
+  Slots<FileStream, kMaxFileStreams> streams_;
 };
 
 }  // namespace hutch::agent
