@@ -73,7 +73,7 @@ void Command::read_reports(Services& services) {
     Report report;
     char text[kMaxReportText];
   } message;
-  while (live() && control_ready_) {
+  while (live() && control_ready_ && !tree_gone_) {
     const auto size =
         retry_eintr([&] { return recv(control_.get(), &message, sizeof message, MSG_DONTWAIT); });
     if (size < static_cast<ssize_t>(sizeof(Report))) {
@@ -98,6 +98,7 @@ void Command::on_report(const Report& report, std::string_view text, Services& s
     case Report::Kind::ended:
       ended_ = report;
       main_ended_ = true;
+      tree_gone_ = report.last;
       begin_drain();
       break;
     case Report::Kind::gone:
@@ -165,6 +166,7 @@ void Command::take_turn(Services& services) {
   }
   if (phase_ == Phase::exited && tree_gone_ && drained()) {
     services.channel.send(wire::Type::tree_gone, stream_);
+    services.channel.flush();  // closing takes time that the host need not wait for
     return release();
   }
   const bool more = can_relay(outputs_[0]) || can_relay(outputs_[1]);

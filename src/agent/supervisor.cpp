@@ -136,9 +136,12 @@ void Supervisor::run() {
     (void)!read(waits[0].fd, &ignored, sizeof ignored);
     if ((waits[1].revents & POLLIN) != 0) take_orders();
   }
-  ended_.left_running = 0;
-  report_main();
-  tell({Report::Kind::gone});
+  // No child left tells that no descendant is: mostly at once after the main process, and then in one message.
+  ended_.last = true;
+  if (main_reported_)
+    tell({Report::Kind::gone});
+  else
+    tell(ended_);
   _exit(0);
 }
 

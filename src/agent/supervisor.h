@@ -13,6 +13,7 @@ struct Report {
   Kind kind{};
   int32_t value = 0;          // started: pid of the main process; failed: errno; ended: wait status
   uint32_t left_running = 0;  // ended: descendants that live on
+  bool last = false;          // ended: nothing of the tree is left, and no `gone` follows
   uint64_t cpu_us = 0, max_rss_kib = 0;
 };
 inline constexpr size_t kMaxReportText = 1024;
