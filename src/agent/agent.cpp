@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
@@ -29,6 +30,7 @@ uint64_t earlier(uint64_t a, uint64_t b) {
 
 bool Agent::open(const Inherited& inherited) {
   services_.inherited = inherited;
+  (void)madvise(this, sizeof *this, MADV_DONTFORK);
   for (const int fd : {kHostInFd, kHostOutFd}) {
     const int flags = fcntl(fd, F_GETFL);
     if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0) return false;
@@ -59,6 +61,7 @@ void Agent::run() {
     serve_host();
     serve_streams();
     channel_.flush();
+    if (!work_left()) commands_.keep_spare(services_);
   }
 }
 
@@ -128,6 +131,7 @@ bool Agent::on_time() {
 void Agent::arm_timer() {
   uint64_t next = earlier(ends_at_ms_, orphan_at_ms_);
   next = earlier(next, commands_.deadline_ms());
+  next = earlier(next, commands_.spare_due_at_ms());
   next = earlier(next, strays_.due_at_ms());
   if (next == armed_for_ms_) return;
   armed_for_ms_ = next;

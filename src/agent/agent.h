@@ -9,7 +9,9 @@
 namespace hutch::agent {
 
 /// PID 1 of a sandbox: one loop over the host's frames, the streams, the children and one timer.
-class Agent final : private KnownChildren {
+/// In whole pages, because forks do not inherit it: what it holds is of no use to them, and every page of it
+/// that is written after a fork would have to be copied.
+class alignas(4096) Agent final : private KnownChildren {
  public:
   /// False when it cannot wait for events. Takes the channel on descriptors 0 and 1.
   bool open(const Inherited& inherited);

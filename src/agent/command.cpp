@@ -90,6 +90,8 @@ void Command::on_report(const Report& report, std::string_view text, Services& s
       main_ = report.value;
       phase_ = Phase::running;
       announce_ = true;
+      handover_.reset();
+      input_.connect(std::move(input_pipe_));
       break;
     case Report::Kind::failed:
       services.channel.send_failed(stream_, report.value, text);
@@ -150,6 +152,7 @@ bool Command::relay(Output& output, Services& services) {
 void Command::take_turn(Services& services) {
   if (!live()) return;
   read_reports(services);
+  if (live() && can_start_again()) start_again(services);
   if (live() && lost_ && strays_gone_ && !tree_gone_) finish_lost();
   if (!live() || phase_ == Phase::starting) return;
   if (announce_) send_started(services);
@@ -226,6 +229,7 @@ void Command::add_credit(uint32_t bytes, Services& services) {
 }
 
 void Command::order(Order::Kind kind, uint32_t value) {
+  ordered_ = true;
   if (supervisor_ <= 0) return;
   const Order message{kind, value};
   // What runs inside may have stopped it; the socket keeps the order until it runs.
@@ -252,6 +256,8 @@ void Command::on_deadline() {
 void Command::release() {
   const pid_t unreaped = supervisor_;
   control_.reset();
+  handover_.reset();
+  input_pipe_.reset();
   for (Output& output : outputs_) output = Output();
   input_.close();
   log_.close();

@@ -6,6 +6,7 @@
 #include "agent/command_log.h"
 #include "agent/event_loop.h"
 #include "agent/input_buffer.h"
+#include "agent/spare.h"
 #include "agent/supervisor.h"
 #include "base/unique_fd.h"
 
@@ -29,8 +30,8 @@ class Command {
   pid_t supervisor() const { return supervisor_; }
   pid_t main() const { return main_; }
 
-  /// Starts it or sends `failed`; the slot stays free then.
-  void start(const wire::Exec& request, uint32_t stream, size_t index, Services& services);
+  /// Takes the spare and has it start the command, or sends `failed`; slot and spare stay free then.
+  void start(const wire::Exec& request, uint32_t stream, Spare& spare, Services& services);
 
   void on_event(Source source, Services& services);
   /// PID 1 reaped the supervisor; `killed`: before its work was done. What it still said is in the socket.
@@ -64,7 +65,10 @@ class Command {
     size_t owed = 0;  // after the end of the main process: bytes that belong to the answer
   };
 
-  bool launch(const wire::Exec& request, Services& services);
+  bool accepts(const wire::Exec& request, Services& services);
+  void take(Spare spare);
+  bool can_start_again() const;
+  void start_again(Services& services);
   void read_reports(Services& services);
   void on_report(const Report& report, std::string_view text, Services& services);
   void finish_lost();
@@ -83,6 +87,10 @@ class Command {
   size_t index_ = 0;
   pid_t supervisor_ = -1, main_ = -1;
   UniqueFd control_;
+  HandoverMemory handover_;  // until the command runs
+  UniqueFd input_pipe_;      // until the command runs: then the buffer has it
+  uint8_t options_ = 0;
+  bool ordered_ = false;  // was told more than to start
   Output outputs_[2];
   size_t next_output_ = 0;
   uint32_t credit_ = 0;

@@ -1,4 +1,3 @@
-#include <fcntl.h>
 #include <sys/socket.h>
 
 #include <cstring>
@@ -7,84 +6,60 @@
 #include "agent/sys.h"
 
 namespace hutch::agent {
-namespace {
 
-struct Ends {
-  UniqueFd ours, theirs;
-};
-
-constexpr int kReading = 0, kWriting = 1;
-
-/// Our end does not block; theirs does, as programs expect.
-bool make_pipe(Ends& ends, int our_end) {
-  int fds[2];
-  if (pipe2(fds, O_CLOEXEC) != 0) return false;
-  ends.ours.reset(fds[our_end]);
-  ends.theirs.reset(fds[1 - our_end]);
-  return fcntl(fds[our_end], F_SETFL, O_NONBLOCK) == 0;
-}
-
-bool make_control(Ends& ends) {
-  int fds[2];
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) != 0) return false;
-  ends.ours.reset(fds[0]);
-  ends.theirs.reset(fds[1]);
-  return true;
-}
-
-}  // namespace
-
-void Command::start(const wire::Exec& request, uint32_t stream, size_t index, Services& services) {
-  index_ = index;
+void Command::start(const wire::Exec& request, uint32_t stream, Spare& spare, Services& services) {
+  index_ = spare.index;
   stream_ = stream;
-  phase_ = Phase::starting;
+  options_ = request.options;
   credit_ = wire::kWindow;
-  if (!log_.set(request.log_path, request.log_max_bytes)) {
-    services.channel.send_failed(stream, ENAMETOOLONG, "exec: the path of the log");
-  } else if (request.argv.packed.empty()) {
-    services.channel.send_failed(stream, EINVAL, "exec: no command");
-  } else if (launch(request, services)) {
-    return;
-  }
-  release();
+  if (!accepts(request, services)) return release();
+  Handover& handover = *spare.handover.get();
+  wire::FixedEncoder encoder(handover.request, sizeof handover.request);
+  const_cast<wire::Exec&>(request).fields(encoder);
+  handover.request_bytes = static_cast<uint32_t>(encoder.size());
+  if ((options_ & wire::Exec::kInput) != 0) input_.open(index_);
+  take(std::exchange(spare, Spare()));
 }
 
-bool Command::launch(const wire::Exec& request, Services& services) {
-  const auto fail = [&](const char* step) {
-    services.channel.send_failed(stream_, errno, step);
+bool Command::accepts(const wire::Exec& request, Services& services) {
+  if (!log_.set(request.log_path, request.log_max_bytes)) {
+    services.channel.send_failed(stream_, ENAMETOOLONG, "exec: the path of the log");
     return false;
-  };
-  const bool merge = (request.options & wire::Exec::kMergeOutput) != 0;
-  const bool has_input = (request.options & wire::Exec::kInput) != 0;
-  Ends control, in, out, err;
-  if (!make_control(control)) return fail("socketpair");
-  if (!make_pipe(out, kReading) || (!merge && !make_pipe(err, kReading))) return fail("pipe");
-  if (has_input && !make_pipe(in, kWriting)) return fail("pipe");
-
-  const Poller& poller = services.poller;
-  const bool watched = poller.watch(control.ours.get(), EPOLLIN, Source::control, index_) &&
-                       poller.watch(out.ours.get(), EPOLLIN, Source::out, index_) &&
-                       (merge || poller.watch(err.ours.get(), EPOLLIN, Source::err, index_)) &&
-                       (!has_input || poller.watch(in.ours.get(), EPOLLOUT, Source::input, index_));
-  if (!watched) return fail("epoll_ctl");
-
-  const pid_t pid = fork();
-  if (pid < 0) return fail("fork");
-  if (pid == 0) {
-    const Launch launch{request,
-                        services.inherited,
-                        has_input ? in.theirs.get() : kNullFd,
-                        out.theirs.get(),
-                        merge ? out.theirs.get() : err.theirs.get(),
-                        control.theirs.get()};
-    run_supervisor(launch);
   }
-  supervisor_ = pid;
-  control_ = std::move(control.ours);
-  outputs_[0].fd = std::move(out.ours);
-  outputs_[1].fd = std::move(err.ours);
-  if (has_input) input_.open(std::move(in.ours), index_);
-  return true;
+  if (!request.argv.packed.empty()) return true;
+  services.channel.send_failed(stream_, EINVAL, "exec: no command");
+  return false;
+}
+
+void Command::take(Spare spare) {
+  const Order start{Order::Kind::start};
+  // It may be dead already. That is noticed when it is reaped.
+  (void)retry_eintr(
+      [&] { return send(spare.control.get(), &start, sizeof start, MSG_DONTWAIT | MSG_NOSIGNAL); });
+  phase_ = Phase::starting;
+  supervisor_ = spare.pid;
+  control_ = std::move(spare.control);
+  handover_ = std::move(spare.handover);
+  outputs_[0] = {std::move(spare.out)};
+  if ((options_ & wire::Exec::kMergeOutput) == 0) outputs_[1] = {std::move(spare.err)};
+  if ((options_ & wire::Exec::kInput) != 0) input_pipe_ = std::move(spare.in);
+}
+
+/// The supervisor was killed before it began, so nothing of the command has happened yet.
+bool Command::can_start_again() const {
+  return phase_ == Phase::starting && lost_ && !ordered_ && !handover_->taken;
+}
+
+void Command::start_again(Services& services) {
+  Spare spare;
+  if (const char* step = spare.make(index_, services.poller, services.inherited); step != nullptr) {
+    services.channel.send_failed(stream_, errno, step);
+    return release();
+  }
+  lost_ = strays_gone_ = false;
+  spare.handover->request_bytes = handover_->request_bytes;
+  std::memcpy(spare.handover->request, handover_->request, handover_->request_bytes);
+  take(std::move(spare));
 }
 
 }  // namespace hutch::agent

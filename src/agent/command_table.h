@@ -5,9 +5,15 @@
 
 namespace hutch::agent {
 
-/// The slots of all commands.
+/// The slots of all commands, and the supervisor of the next one.
 class CommandTable {
  public:
+  /// Makes a spare if one is due. To be called when nothing else waits.
+  void keep_spare(Services& services);
+  void want_spare();
+  /// When keep_spare() has to be called; 0 = there is one, or no process for it.
+  uint64_t spare_due_at_ms() const { return spare_due_at_ms_; }
+
   void start(const wire::Exec& request, uint32_t stream, Services& services);
   /// nullptr when the host speaks of a stream that is no command, or no more.
   Command* find(uint32_t stream);
@@ -29,7 +35,11 @@ class CommandTable {
   uint64_t deadline_ms() const;
 
  private:
+  const char* make_spare(Services& services);
+
   Slots<Command, kMaxCommands> commands_;
+  Spare spare_;
+  uint64_t spare_due_at_ms_ = 0;
 };
 
 }  // namespace hutch::agent

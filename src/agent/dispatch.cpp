@@ -97,6 +97,7 @@ void Agent::on_hello(const Frame& frame) {
   set_lifetime(hello.ends_in_ms);
   channel_.send(wire::Type::welcome, 0, wire::Welcome{commands_.count()});
   commands_.reattach(services_);
+  commands_.want_spare();
 }
 
 void Agent::set_lifetime(uint64_t ends_in_ms) {

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <climits>
 #include <cstring>
 
 #include "agent/file_list.h"
@@ -44,6 +45,10 @@ void FileStream::start_list(const wire::ListFiles& request, Services& services) 
   const UniqueFd theirs(fds[1]);
   if (!services.poller.watch(fds[0], EPOLLIN, Source::file, index_))
     return fail(errno, "epoll_ctl", {}, services);
+  // Copies, because the child does not have the memory that the request and the services lie in.
+  char path[PATH_MAX];
+  const wire::ListFiles listing{{path, request.path.copy(path, sizeof path)}, request.depth};
+  const int oom_score_adj = services.inherited.oom_score_adj;
   const pid_t pid = fork();
   if (pid < 0) return fail(errno, "fork", {}, services);
   if (pid == 0) {
@@ -53,8 +58,8 @@ void FileStream::start_list(const wire::ListFiles& request, Services& services) 
     close(kHostOutFd);
     prctl(PR_SET_NAME, "hutch-list");
     // It grows with the folder that it lists: memory pressure takes it, and not the agent.
-    raise_oom_score(services.inherited.oom_score_adj, kCommandOomScoreAdj);
-    run_list_worker(request);
+    OomScore(oom_score_adj).set(kCommandOomScoreAdj);
+    run_list_worker(listing);
   }
   kind_ = Kind::list;
   worker_ = pid;

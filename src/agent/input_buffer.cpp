@@ -16,10 +16,17 @@ alignas(4096) char rings[kMaxCommands][wire::kInputWindow];
 
 }  // namespace
 
-void InputBuffer::open(UniqueFd pipe, size_t slot) {
+void InputBuffer::open(size_t slot) {
   *this = InputBuffer();
-  pipe_ = std::move(pipe);
   ring_ = rings[slot];
+  (void)madvise(ring_, wire::kInputWindow, MADV_DONTFORK);
+}
+
+void InputBuffer::connect(UniqueFd pipe) {
+  if (ring_ == nullptr || connected_) return;
+  connected_ = true;
+  pipe_ = std::move(pipe);
+  pump();
 }
 
 void InputBuffer::close() {
@@ -29,8 +36,9 @@ void InputBuffer::close() {
 
 void InputBuffer::add(std::string_view bytes) {
   if (ring_ == nullptr || ended_) return;
-  if (!pipe_) return consume(bytes.size());  // nobody reads any more: the host need not wait for it
+  if (connected_ && !pipe_) return consume(bytes.size());  // nobody reads: the host need not wait for it
   if (bytes.size() > wire::kInputWindow - count_) {
+    connected_ = true;
     pipe_.reset();
     return;
   }

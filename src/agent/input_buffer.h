@@ -13,7 +13,9 @@ namespace hutch::agent {
 class InputBuffer {
  public:
   /// `slot` picks the ring: one for every command the table can hold.
-  void open(UniqueFd pipe, size_t slot);
+  void open(size_t slot);
+  /// Until then everything waits in the ring.
+  void connect(UniqueFd pipe);
   void close();
 
   /// Bytes past the window are dropped together with the pipe: the host broke the rule of credit.
@@ -34,7 +36,7 @@ class InputBuffer {
   char* ring_ = nullptr;  // nullptr: the command has no input
   size_t first_ = 0, count_ = 0;
   uint32_t credit_ = 0;
-  bool ended_ = false, touched_ = false;
+  bool connected_ = false, ended_ = false, touched_ = false;
 };
 
 }  // namespace hutch::agent

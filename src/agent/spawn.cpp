@@ -89,7 +89,6 @@ int run_child(void* argument) noexcept {
     _exit(127);
   };
   setsid();
-  raise_oom_score(plan.inherited.oom_score_adj, kCommandOomScoreAdj);
   setrlimit(RLIMIT_NOFILE, &plan.inherited.open_files);
   if (chdir(plan.workdir) != 0) fail(SpawnResult::Step::chdir, errno);
   sigset_t none;
@@ -101,14 +100,14 @@ int run_child(void* argument) noexcept {
 
 }  // namespace
 
-void raise_oom_score(int inherited, int wanted) {
-  if (inherited >= wanted) return;
-  const int fd = openat(kProcFd, "self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-  if (fd < 0) return;
+OomScore::OomScore(int inherited)
+    : inherited_(inherited), fd_(openat(kProcFd, "self/oom_score_adj", O_WRONLY | O_CLOEXEC)) {}
+
+void OomScore::set(int wanted) const {
+  if (!fd_) return;
   char text[8];
-  const auto end = std::to_chars(text, text + sizeof text, wanted).ptr;
-  (void)!write(fd, text, static_cast<size_t>(end - text));
-  close(fd);
+  const auto end = std::to_chars(text, text + sizeof text, std::max(wanted, inherited_)).ptr;
+  (void)!pwrite(fd_.get(), text, static_cast<size_t>(end - text), 0);
 }
 
 SpawnResult spawn(const wire::Exec& request, const Inherited& inherited) {

@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
+#include "base/unique_fd.h"
 #include "wire/messages.h"
 
 /// Starts the main process of a command; called by its supervisor, which is single-threaded.
@@ -24,12 +25,20 @@ struct SpawnResult {
 inline constexpr int kSupervisorOomScoreAdj = 0;
 inline constexpr int kCommandOomScoreAdj = 500;
 
-/// Raises the calling process's score to `wanted`; what the runtime set higher is meant and stays. Lowering
-/// would need a privilege.
-void raise_oom_score(int inherited, int wanted);
+/// The calling process's score. What the runtime set higher is meant and stays: going below that would need a
+/// privilege, going back from what we set ourselves does not.
+class OomScore {
+ public:
+  explicit OomScore(int inherited);
+  void set(int wanted) const;
+
+ private:
+  int inherited_;
+  UniqueFd fd_;  // opened once: finding it costs more than writing
+};
 
 /// The process gets descriptors 0, 1, 2 of the caller and nothing else: all others must be close-on-exec.
-/// It is the leader of a session of its own, with default signals and an empty mask.
+/// It is the leader of a session of its own, with default signals, an empty mask and the caller's oom score.
 SpawnResult spawn(const wire::Exec& request, const Inherited& inherited);
 
 }  // namespace hutch::agent

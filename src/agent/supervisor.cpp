@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -31,7 +32,7 @@ void tell(const Report& report, std::string_view text = {}) {
 
 class Supervisor {
  public:
-  explicit Supervisor(pid_t main) : main_(main) {}
+  Supervisor(pid_t main, int child_ended_fd) : main_(main), child_ended_fd_(child_ended_fd) {}
   [[noreturn]] void run();
 
  private:
@@ -45,6 +46,7 @@ class Supervisor {
   int next_step();
 
   pid_t main_;
+  int child_ended_fd_;
   bool main_ended_ = false, main_reported_ = false;
   Report ended_{Report::Kind::ended};
   Ending ending_ = Ending::no;
@@ -98,8 +100,7 @@ void Supervisor::take_orders() {
   while (retry_eintr([&] { return recv(kControlFd, &order, sizeof order, MSG_DONTWAIT); }) == sizeof order) {
     if (order.kind == Order::Kind::end_tree) end_tree(order.value);
     // Once the main process is reaped its number may belong to somebody else.
-    else if (!main_ended_)
-      (void)kill(-main_, static_cast<int>(order.value));
+    if (order.kind == Order::Kind::signal && !main_ended_) (void)kill(-main_, static_cast<int>(order.value));
   }
 }
 
@@ -117,11 +118,7 @@ int Supervisor::next_step() {
 }
 
 void Supervisor::run() {
-  sigset_t child_ended;
-  sigemptyset(&child_ended);
-  sigaddset(&child_ended, SIGCHLD);
-  pollfd waits[2] = {{signalfd(-1, &child_ended, SFD_CLOEXEC | SFD_NONBLOCK), POLLIN, 0},
-                     {kControlFd, POLLIN, 0}};
+  pollfd waits[2] = {{child_ended_fd_, POLLIN, 0}, {kControlFd, POLLIN, 0}};
   while (reap()) {
     // While the tree is being ended the answer waits until it is: `left_running` would be wrong at once.
     if (main_ended_ && !main_reported_ && ending_ == Ending::no) {
@@ -136,7 +133,8 @@ void Supervisor::run() {
     (void)!read(waits[0].fd, &ignored, sizeof ignored);
     if ((waits[1].revents & POLLIN) != 0) take_orders();
   }
-  // No child left tells that no descendant is: mostly at once after the main process, and then in one message.
+  // No child left tells that no descendant is: mostly at once after the main process, and then in one
+  // message.
   ended_.last = true;
   if (main_reported_)
     tell({Report::Kind::gone});
@@ -145,15 +143,28 @@ void Supervisor::run() {
   _exit(0);
 }
 
-/// Leaves 0, 1, 2, /proc and the control socket; the channel to the host is gone from here on.
-void arrange_descriptors(const Launch& launch) {
-  dup2(launch.in, 0);
-  dup2(launch.out, 1);
-  dup2(launch.err, 2);
-  if (launch.control != kControlFd) dup3(launch.control, kControlFd, O_CLOEXEC);
+/// Leaves 0, 1, 2, /proc, the empty input and the control socket; the channel to the host is gone from here
+/// on.
+void arrange_descriptors(const SupervisorEnds& ends) {
+  dup2(ends.in, 0);
+  dup2(ends.out, 1);
+  dup2(ends.err, 2);
+  if (ends.control != kControlFd) dup3(ends.control, kControlFd, O_CLOEXEC);
   close(kRootFd);
-  close(kNullFd);
   close_range(kControlFd + 1, ~0U, 0);
+}
+
+int watch_children() {
+  sigset_t child_ended;
+  sigemptyset(&child_ended);
+  sigaddset(&child_ended, SIGCHLD);
+  return signalfd(-1, &child_ended, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+void wait_for_start() {
+  Order order{};
+  const ssize_t size = retry_eintr([&] { return recv(kControlFd, &order, sizeof order, 0); });
+  if (size != sizeof order || order.kind != Order::Kind::start) _exit(0);  // not needed any more
 }
 
 [[noreturn]] void report_failure(const SpawnResult& result, const wire::Exec& request) {
@@ -169,18 +180,37 @@ void arrange_descriptors(const Launch& launch) {
   _exit(0);
 }
 
+/// What the command did not need, or needs no more. Its input is closed, so that the agent sees when nobody
+/// reads any more; the ends of its output stay, so that their closing does not wake the agent twice.
+void clean_up(bool has_input, OomScore score, Handover& handover) {
+  if (has_input) close(0);
+  score.set(kSupervisorOomScoreAdj);
+  prctl(PR_SET_NAME, "hutch-super");
+  munmap(&handover, sizeof handover);
+}
+
 }  // namespace
 
-void run_supervisor(const Launch& launch) {
-  arrange_descriptors(launch);
-  prctl(PR_SET_NAME, "hutch-super");
+void run_supervisor(const SupervisorEnds& ends, Handover& handover, const Inherited& inherited) {
+  arrange_descriptors(ends);
+  prctl(PR_SET_NAME, "hutch-spare");
   prctl(PR_SET_CHILD_SUBREAPER, 1);
-  raise_oom_score(launch.inherited.oom_score_adj, kSupervisorOomScoreAdj);
-  const SpawnResult result = spawn(launch.request, launch.inherited);
-  if (result.error != 0) report_failure(result, launch.request);
-  for (const int fd : {0, 1, 2}) close(fd);  // or the agent would never see the end of the output
+  const int child_ended_fd = watch_children();
+  OomScore score(inherited.oom_score_adj);
+  score.set(kCommandOomScoreAdj);  // the command inherits it; nothing is lost with a spare
+  wait_for_start();
+
+  wire::Exec request;
+  (void)wire::decode({handover.request, handover.request_bytes}, request);
+  const bool has_input = (request.options & wire::Exec::kInput) != 0;
+  if (!has_input) dup2(kNullFd, 0);
+  if ((request.options & wire::Exec::kMergeOutput) != 0) dup2(1, 2);
+  handover.taken = true;
+  const SpawnResult result = spawn(request, inherited);
+  if (result.error != 0) report_failure(result, request);
   tell({Report::Kind::started, result.pid});
-  Supervisor(result.pid).run();
+  clean_up(has_input, std::move(score), handover);
+  Supervisor(result.pid, child_ended_fd).run();
 }
 
 }  // namespace hutch::agent

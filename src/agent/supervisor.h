@@ -1,6 +1,6 @@
 #pragma once
 
-#include "agent/spawn.h"
+#include "agent/spare.h"
 
 /// The process between the agent and a command: it adopts whatever the command leaves behind, and ends the
 /// tree when asked. One a command, so that ending a command touches nothing else in the sandbox.
@@ -18,21 +18,21 @@ struct Report {
 };
 inline constexpr size_t kMaxReportText = 1024;
 
-/// From the agent to the supervisor.
+/// From the agent to the supervisor. The first is `start`: the request lies in the Handover.
 struct Order {
-  enum class Kind : int32_t { end_tree, signal };
+  enum class Kind : int32_t { start, end_tree, signal };
   Kind kind{};
   uint32_t value = 0;  // end_tree: grace in ms; signal: its number
 };
 
-struct Launch {
-  wire::Exec request;
-  Inherited inherited;
+/// Descriptors of a supervisor that is being made.
+struct SupervisorEnds {
   int in = -1, out = -1, err = -1;  // what the command gets as 0, 1 and 2
   int control = -1;
 };
 
-/// The body of a fresh fork of the agent. Ends when nothing of the command is left.
-[[noreturn]] void run_supervisor(const Launch& launch);
+/// The body of a fresh fork of the agent: waits for the order to start a command, and ends when nothing of
+/// that is left. What it is given lies outside of the memory that forks do not inherit.
+[[noreturn]] void run_supervisor(const SupervisorEnds& ends, Handover& handover, const Inherited& inherited);
 
 }  // namespace hutch::agent

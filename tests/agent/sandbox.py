@@ -8,6 +8,7 @@ import tempfile
 
 from wire import Client, Timeout
 
+SPARE = "hutch-spare"
 AGENT = os.path.abspath(os.environ["HUTCHTEST_AGENT"])
 UNSHARE = ["unshare", "--fork", "--pid", "--mount-proc", "--net", "--kill-child"]
 
@@ -68,7 +69,7 @@ class Sandbox:
             return int(file.read().split()[0])
 
     def processes(self):
-        """Names of all processes of the sandbox without PID 1, seen from outside."""
+        """Names of all processes of the sandbox, seen from outside, without PID 1 and its spare supervisor."""
         with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children") as file:
             todo = [int(pid) for pid in file.read().split()]
         found = []
@@ -82,7 +83,7 @@ class Sandbox:
             except (FileNotFoundError, ProcessLookupError):
                 children = []
             todo = todo[1:] + children
-        return found
+        return [name for name in found if name != SPARE]
 
     def close(self):
         for client in list(self.clients):
