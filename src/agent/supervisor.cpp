@@ -185,7 +185,6 @@ void wait_for_start() {
 void clean_up(bool has_input, OomScore score, Handover& handover) {
   if (has_input) close(0);
   score.set(kSupervisorOomScoreAdj);
-  prctl(PR_SET_NAME, "hutch-super");
   munmap(&handover, sizeof handover);
 }
 
@@ -205,6 +204,7 @@ void run_supervisor(const SupervisorEnds& ends, Handover& handover, const Inheri
   const bool has_input = (request.options & wire::Exec::kInput) != 0;
   if (!has_input) dup2(kNullFd, 0);
   if ((request.options & wire::Exec::kMergeOutput) != 0) dup2(1, 2);
+  prctl(PR_SET_NAME, "hutch-super");
   handover.taken = true;
   const SpawnResult result = spawn(request, inherited);
   if (result.error != 0) report_failure(result, request);

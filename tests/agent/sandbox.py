@@ -70,6 +70,13 @@ class Sandbox:
 
     def processes(self):
         """Names of all processes of the sandbox, seen from outside, without PID 1 and its spare supervisor."""
+        return [name for _, name in self._below_agent() if name != SPARE]
+
+    def spares(self):
+        """Process ids of supervisors that wait for a command."""
+        return [pid for pid, name in self._below_agent() if name == SPARE]
+
+    def _below_agent(self):
         with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children") as file:
             todo = [int(pid) for pid in file.read().split()]
         found = []
@@ -79,11 +86,11 @@ class Sandbox:
                     children = [int(pid) for pid in file.read().split()]
                 for pid in children:
                     with open(f"/proc/{pid}/comm") as file:
-                        found.append(file.read().strip())
+                        found.append((pid, file.read().strip()))
             except (FileNotFoundError, ProcessLookupError):
                 children = []
             todo = todo[1:] + children
-        return [name for name in found if name != SPARE]
+        return found
 
     def close(self):
         for client in list(self.clients):

@@ -1,5 +1,6 @@
 """What the tests of the agent share."""
 
+import os
 import sys
 import tempfile
 import time
@@ -30,6 +31,24 @@ class SandboxTest(unittest.TestCase):
         while (left := self.sandbox.processes()) and time.monotonic() < end:
             time.sleep(0.002)
         self.assertEqual(left, [])
+
+
+class PidsLimit(SandboxTest):
+    """A sandbox with at most PIDS processes, `unshare` and PID 1 among them."""
+
+    GROUPS = "/sys/fs/cgroup/pids"
+
+    def setUp(self):
+        if not os.access(self.GROUPS, os.W_OK):
+            self.skipTest("no pids cgroup of version 1")
+        group = tempfile.mkdtemp(prefix="agent-test-", dir=self.GROUPS)
+        self.addCleanup(os.rmdir, group)
+        with open(group + "/pids.max", "w") as file:
+            file.write(str(self.PIDS))
+        self.sandbox = sandbox.Sandbox(before=f"echo $$ > {group}/cgroup.procs 2>/dev/null || exit 9;")
+        self.client = self.sandbox.client
+        self.addCleanup(self.sandbox.close)
+        self.addCleanup(self.check_nothing_left)
 
 
 def main():

@@ -1,16 +1,10 @@
 """Ending trees: whatever a command does, nothing of it stays."""
 
 import errno
-import os
 import signal
-import tempfile
-import unittest
 
 import support
-import sandbox
 from wire import SUPERVISOR_LOST
-
-PIDS = "/sys/fs/cgroup/pids"
 
 
 class Tree(support.SandboxTest):
@@ -99,19 +93,8 @@ class Tree(support.SandboxTest):
         self.assertEqual(result.err.count(b"ermission denied"), 2, result.err)  # readlink says nothing
 
 
-class ForkBomb(support.SandboxTest):
-    def setUp(self):
-        if not os.access(PIDS, os.W_OK):
-            self.skipTest("no pids cgroup of version 1")
-        self.group = tempfile.mkdtemp(prefix="agent-test-", dir=PIDS)
-        self.addCleanup(os.rmdir, self.group)
-        with open(self.group + "/pids.max", "w") as file:
-            file.write("400")
-        self.sandbox = sandbox.Sandbox(before=f"echo $$ > /sys/fs/cgroup/pids/{os.path.basename(self.group)}"
-                                              "/cgroup.procs 2>/dev/null || exit 9;")
-        self.client = self.sandbox.client
-        self.addCleanup(self.sandbox.close)
-        self.addCleanup(support.SandboxTest.check_nothing_left, self)
+class ForkBomb(support.PidsLimit):
+    PIDS = 400
 
     BOMB = "bomb() { bomb | bomb & }; echo ready; while :; do bomb 2>/dev/null; done 2>/dev/null"
 
