@@ -81,9 +81,13 @@ class Channel(support.SandboxTest):
             self.client.expect("tree_gone", stream)
 
     def test_host_that_dies_after_reading_half_a_frame(self):
+        gate = self.folder + "/gate"  # or the output could have been read together with `started`
+        os.mkfifo(gate)
         for count in (1, 15, 16, 17, 20_000):
-            stream = self.client.start("head -c 30000 /dev/zero | tr '\\0' 'y'; sleep 300")
+            stream = self.client.start(f"read x < {gate}; head -c 30000 /dev/zero | tr '\\0' 'y'; sleep 300")
             self.client.expect("started", stream)
+            with open(gate, "w") as file:
+                file.write("\n")
             select.select([self.client.from_agent], [], [])
             os.read(self.client.from_agent, count)
             self.sandbox.disconnect(self.client)

@@ -41,9 +41,9 @@ class Spare(support.SandboxTest):
         self.assertEqual(int(numbers[-1]), inside)
         with open(f"/proc/{spare}/comm") as file:
             self.assertEqual(file.read(), "hutch-super\n")
+        self.assertNotEqual(self.wait_for_spare(), spare)  # although the command still runs
         with open(f"/proc/{spare}/oom_score_adj") as file:
             self.assertEqual(file.read(), "0\n")
-        self.assertNotEqual(self.wait_for_spare(), spare)  # although the command still runs
         self.client.send("input_end", stream)
         self.client.collect(stream)
         self.client.expect("tree_gone", stream)
