@@ -39,8 +39,7 @@ class HandoverMemory {
   Handover* memory_ = nullptr;
 };
 
-/// PID 1's side of a supervisor. All that a command can need is made with it; what it does not need is
-/// closed.
+/// PID 1's side of a supervisor. It is made with all that a command can need; the rest is closed then.
 struct Spare {
   pid_t pid = -1;
   size_t index = 0;  // the command's place, as the poller tells it

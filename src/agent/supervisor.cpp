@@ -133,8 +133,7 @@ void Supervisor::run() {
     (void)!read(waits[0].fd, &ignored, sizeof ignored);
     if ((waits[1].revents & POLLIN) != 0) take_orders();
   }
-  // No child left tells that no descendant is: mostly at once after the main process, and then in one
-  // message.
+  // Without a child there is no descendant. Mostly that is so as soon as the main process has ended.
   ended_.last = true;
   if (main_reported_)
     tell({Report::Kind::gone});
@@ -143,8 +142,7 @@ void Supervisor::run() {
   _exit(0);
 }
 
-/// Leaves 0, 1, 2, /proc, the empty input and the control socket; the channel to the host is gone from here
-/// on.
+/// Leaves 0, 1, 2, /proc, the empty input and the control socket, and no way to the host.
 void arrange_descriptors(const SupervisorEnds& ends) {
   dup2(ends.in, 0);
   dup2(ends.out, 1);
@@ -180,8 +178,8 @@ void wait_for_start() {
   _exit(0);
 }
 
-/// What the command did not need, or needs no more. Its input is closed, so that the agent sees when nobody
-/// reads any more; the ends of its output stay, so that their closing does not wake the agent twice.
+/// After the start. Its end of the input is closed, so that the agent sees when nobody reads any more; those
+/// of the output stay: their closing by the command would wake the agent once more, and for nothing.
 void clean_up(bool has_input, OomScore score, Handover& handover) {
   if (has_input) close(0);
   score.set(kSupervisorOomScoreAdj);
