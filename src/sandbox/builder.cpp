@@ -61,8 +61,9 @@ std::shared_ptr<Entry> Builder::name_one() {
   return entry;
 }
 
-void Builder::write_record(Entry& entry) {
+void Builder::set_state(Entry& entry, const std::string& state) {
   const std::lock_guard lock(entry.mutex);
+  entry.record.state = state;
   store_.write_record(entry.record);
 }
 
@@ -95,7 +96,6 @@ void Builder::build(Entry& entry, const std::string& profile_name, const runtime
     const std::lock_guard lock(entry.mutex);
     entry.record.pid = container.pid;
     entry.record.start_time = container.start_time;
-    entry.record.state = "warm";
     store_.write_record(entry.record);
   }
   channel->connect(

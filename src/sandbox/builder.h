@@ -52,8 +52,8 @@ class Builder {
   /// Waits for its end and removes all of it. False when something stays behind, which the next server
   /// removes.
   bool remove(Entry& entry, Clock::time_point deadline, const sys::RemoveBounds& bounds);
-  /// Appends what the entry's record says now to the one on disk.
-  void write_record(Entry& entry);
+  /// Notes in the entry's record, and on disk, what it is now.
+  void set_state(Entry& entry, const std::string& state);
   void close() noexcept { store_.close(); }
 
   runtime::CgroupHost& cgroups();

@@ -213,11 +213,7 @@ std::shared_ptr<Sandbox> Manager::claim(Entry& entry, const CreateRequest& reque
   const auto sandbox = entry.whole();
   sandbox->claim(std::move(about), asked_at);
   check_enforced(request, sandbox->about().isolation);
-  {
-    const std::lock_guard inner(entry.mutex);
-    entry.record.state = "running";
-  }
-  builder_.write_record(entry);
+  builder_.set_state(entry, "running");
   if (!request.workdir.empty()) sandbox->make_folder(sandbox->about().workdir);
   const std::lock_guard lock(mutex_);
   if (stopping_) throw Error(Errc::unavailable, "the server is ending");
@@ -274,6 +270,7 @@ std::string Manager::build_warm(const std::string& kind) {
     builder_.build(*entry, kind, limits_of(config::settings_of(config_, kind), {}));
     if (!entry->whole()->ping(Clock::now() + kPingTimeout))
       throw Error(Errc::timeout, "its agent does not answer");
+    builder_.set_state(*entry, "warm");
     watch(*entry);
   } catch (...) {
     remove(entry->id);
@@ -418,11 +415,7 @@ void Manager::shutdown(Clock::time_point deadline) {
     if (!sandbox) continue;  // being made: its cgroup is emptied below, and what makes it fails
     sandbox->end("the server ended");
     try {
-      {
-        const std::lock_guard inner(entry->mutex);
-        entry->record.state = "ending";
-      }
-      builder_.write_record(*entry);
+      builder_.set_state(*entry, "ending");
     } catch (const Error&) {
       // A full disk must not keep the sandbox alive.
     }
