@@ -272,6 +272,8 @@ std::string Manager::build_warm(const std::string& kind) {
       throw Error(Errc::timeout, "its agent does not answer");
     builder_.set_state(*entry, "warm");
     watch(*entry);
+    const std::lock_guard lock(mutex_);
+    changed_.notify_all();
   } catch (...) {
     remove(entry->id);
     throw;
@@ -388,6 +390,7 @@ void Manager::remove(const std::string& id) {
     entry = it->second;
     entries_.erase(it);
     ++removing_;
+    changed_.notify_all();
   }
   if (const auto sandbox = entry->whole()) {
     sandbox->end("it was removed");
@@ -406,8 +409,15 @@ void Manager::shutdown(Clock::time_point deadline) {
   pool_.stop();
   Entries entries;
   {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     stopping_ = true;
+    // What is half made is best removed by whoever makes it, who knows how far it is: without its processes it
+    // fails at once.
+    const auto is_whole = [](const auto& e) { return e.second->whole() != nullptr; };
+    for (const auto& [_, entry] : entries_)
+      if (!entry->whole()) entry->cgroup.kill_all();
+    changed_.wait_until(lock, Clock::now() + (deadline - Clock::now()) / 2,
+                        [&] { return std::ranges::all_of(entries_, is_whole); });
     entries.swap(entries_);
   }
   for (auto& [_, entry] : entries) {

@@ -6,6 +6,7 @@ import signal
 import stat
 import time
 
+import leaks
 from sandbox_case import SLOW, HutchCase, SandboxCase, call, skip_when_impossible, slow, unpack, wait_for
 
 
@@ -263,6 +264,15 @@ class Bounds(HutchCase):
         after = self.serve()
         call(after, "sandbox_list")
         self.assertEqual(len(os.listdir(f"{self.home}/servers")), 1)
+
+    def test_a_server_that_ends_while_it_builds_leaves_nothing(self):
+        for pause_s in (0, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03):
+            server = self.server("--results", "structured")
+            call(server, "sandbox_create")
+            time.sleep(pause_s)  # another moment of the refill each time
+            self.assertEqual(server.close()[0], 0)
+            wait_for("its folder to be gone", lambda: not os.listdir(f"{self.home}/servers"))
+            leaks.wait_clean(self.before, self.home)
 
     def test_one_server_of_several_is_chosen_by_its_id(self):
         servers = [self.serve(), self.serve()]
