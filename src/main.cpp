@@ -9,7 +9,6 @@
 #include "base/error.h"
 #include "base/sys.h"
 #include "cli/commands.h"
-#include "runtime/stage.h"
 
 namespace {
 
@@ -103,8 +102,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  // First of all, so that a stage process, of which every sandbox needs one, does nothing but its stage.
-  if (argc == 2 && std::string_view(argv[1]) == "--stage") return runtime::run_stage();
+  // A process that does nothing but this, see sandbox::Store::close().
   if (argc == 3 && std::string_view(argv[1]) == "--remove") return sys::remove_tree(argv[2]) ? 0 : kFailure;
   try {
     return run(argc, argv);

@@ -109,8 +109,15 @@ Process Process::spawn(const SpawnOptions& options) {
     else
       posix_spawn_file_actions_adddup2(&actions.value, fd, i);
   }
-  for (const auto& [ours, theirs] : options.fds)
-    posix_spawn_file_actions_adddup2(&actions.value, ours, theirs);
+  // Out of the way first: a number of ours may be one that the child gets for another descriptor.
+  int highest = 2;
+  for (const auto& [_, theirs] : options.fds) highest = std::max(highest, theirs);
+  std::vector<UniqueFd> moved;
+  for (const auto& [ours, theirs] : options.fds) {
+    moved.emplace_back(::fcntl(ours, F_DUPFD_CLOEXEC, highest + 1));
+    if (!moved.back()) throw sys_error(errno, "dup");
+    posix_spawn_file_actions_adddup2(&actions.value, moved.back().get(), theirs);
+  }
 
   const SpawnAttributes attributes;
   const auto argv = pointers(options.argv);

@@ -1,21 +1,24 @@
 #!/usr/bin/env python3
-"""Writes an assembler file that carries a binary byte by byte, between hutch_agent_begin and hutch_agent_end."""
+"""embed.py NAME BINARY OUTPUT: writes an assembler file that carries a binary byte by byte.
+
+It lies between hutch_NAME_begin and hutch_NAME_end; hutch_NAME_digest is the start of its SHA-256 as text."""
 import hashlib
 import os
 import sys
 
-binary, output = sys.argv[1:]
+name, binary, output = sys.argv[1:]
 with open(binary, "rb") as f:
     digest = hashlib.sha256(f.read()).hexdigest()
 with open(output, "w") as f:
     f.write(f"""/* sha256 {digest} */
     .section .rodata
-    .global hutch_agent_begin
-    .global hutch_agent_end
+    .global hutch_{name}_begin, hutch_{name}_end, hutch_{name}_digest
     .balign 16
-hutch_agent_begin:
+hutch_{name}_begin:
     .incbin "{os.path.abspath(binary)}"
-hutch_agent_end:
+hutch_{name}_end:
     .byte 0
+hutch_{name}_digest:
+    .asciz "{digest[:16]}"
     .section .note.GNU-stack,"",%progbits
 """)

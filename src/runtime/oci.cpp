@@ -3,17 +3,15 @@
 #include <fmt/format.h>
 #include <linux/magic.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
 #include <charconv>
 
 #include "base/sys.h"
-#include "runtime/agent_binary.h"
 #include "runtime/bundle.h"
+#include "runtime/embedded.h"
 #include "runtime/rootfs.h"
-#include "runtime/stage.h"
 
 namespace hutch::runtime {
 
@@ -62,7 +60,7 @@ struct Layout {
   bool layer_on_disk = true;
 };
 
-/// Folders inside the view that a host path needs as mount points and that are not there yet, parents first.
+/// Folders inside the view that a host path needs as mount points, parents first.
 void make_mount_point(StagePlan& plan, const std::string& root, const LowerTree& tree, uint32_t owner) {
   for (size_t end = tree.target.find('/', 1); end != std::string::npos;
        end = tree.target.find('/', end + 1)) {
@@ -70,7 +68,7 @@ void make_mount_point(StagePlan& plan, const std::string& root, const LowerTree&
     if (parent != "/usr" && parent != "/etc") plan.make_dir(root + parent, 0755, owner);
   }
   if (tree.is_file)
-    plan.make_file(root + tree.target);
+    plan.write_file(root + tree.target, "");
   else
     plan.make_dir(root + tree.target, 0755, owner);
 }
@@ -89,13 +87,12 @@ void plan_rootfs(StagePlan& plan, const SandboxSpec& spec, const HostRootfs& roo
   const auto view = [&](const std::string& source, const std::string& name, const std::string& target) {
     struct stat st {};
     ::stat(source.c_str(), &st);
-    const std::string lower = at.base + "/lower-" + name, state = layer + "/" + name;
+    const std::string lower = at.base + "/lower-" + name, upper = layer + "/" + name, work = upper + ".work";
     plan.make_dir(lower, 0755, 0);
     plan.bind_shifted(source, lower);
-    plan.make_dir(state, 0700, 0);
-    plan.make_dir(state + "/upper", st.st_mode & 07777, spec.first_id);
-    plan.make_dir(state + "/work", 0700, spec.first_id);
-    plan.mount_overlay(lower, state, target);
+    plan.make_dir(upper, st.st_mode & 07777, spec.first_id);
+    plan.make_dir(work, 0700, 0);
+    plan.mount_overlay(lower, upper, work, target);
   };
   plan.make_dir(at.root, 0755, 0);
   view(rootfs.skeleton, "root", at.root);
@@ -142,64 +139,35 @@ Isolation always_isolated(const SandboxSpec& spec, bool layer_on_disk) {
   };
 }
 
-pid_t read_pid(const std::string& path) {
-  const std::string text = sys::read_file(path);
+pid_t parse_pid(const std::string& text) {
   pid_t pid = 0;
   std::from_chars(text.data(), text.data() + text.size(), pid);
-  if (pid <= 0) throw Error(Errc::internal, fmt::format("{} holds no process number: '{}'", path, text));
+  if (pid <= 0)
+    throw Error(Errc::internal, fmt::format("the OCI runtime gave no process number but '{}'", text));
   return pid;
-}
-
-UniqueFd memory_file(const std::string& content) {
-  UniqueFd fd(::memfd_create("hutch-plan", MFD_CLOEXEC));
-  if (!fd) throw sys_error(errno, "memfd_create");
-  sys::write_all(fd.get(), content);
-  ::lseek(fd.get(), 0, SEEK_SET);
-  return fd;
-}
-
-/// Runs the plan in a stage process and waits until the runtime that it became has ended.
-void run_plan(const StagePlan& plan, const std::string& log, Clock::time_point deadline) {
-  const UniqueFd plan_fd = memory_file(plan.encoded());
-  sys::Pipe status = sys::pipe();
-  Process stage =
-      Process::spawn({.argv = {"/proc/self/exe", "--stage"},
-                      .env = {},
-                      .fds = {{plan_fd.get(), kStagePlanFd}, {status.write_end.get(), kStageStatusFd}}});
-  status.write_end.reset();
-  ExitStatus end;
-  try {
-    end = stage.wait(deadline);
-  } catch (Error& e) {
-    e.during("starting the sandbox's container");
-    throw;
-  }
-  if (const std::string problem = sys::read_all(status.read_end.get(), 64 << 10); !problem.empty())
-    throw Error(Errc::unavailable, problem).hint("hutch doctor says what this host can do");
-  if (end.ok()) return;
-  std::string said = sys::exists(log) ? sys::read_file(log) : "";
-  if (said.size() > 2000) said.erase(0, said.size() - 2000);
-  throw Error(Errc::unavailable, fmt::format("the OCI runtime ended with {}: {}",
-                                             end.signal != 0 ? fmt::format("signal {}", end.signal)
-                                                             : fmt::format("exit code {}", end.code),
-                                             said.empty() ? "it said nothing" : said))
-      .hint("hutch doctor says what this host can do");
 }
 
 }  // namespace
 
-bool OciRuntime::manages_own_cgroup() const {
-  return base_name(program_) != "crun";
+bool OciRuntime::is_crun() const {
+  return base_name(program_) == "crun";
 }
 
-std::vector<std::string> OciRuntime::command(const SandboxSpec& spec, const std::string& path) const {
+/// Others write the number to a file of another name first and rename that: it takes a folder.
+std::string OciRuntime::pid_file(const SandboxSpec& spec) const {
+  return is_crun() ? kStagePidFile : spec.folder + "/pid";
+}
+
+/// The runtime's own files lie in the stage's file system and vanish with it: nothing of ours asks the
+/// runtime about a container again.
+std::vector<std::string> OciRuntime::command(const SandboxSpec& spec, const std::string& path,
+                                             const std::string& state) const {
   std::vector<std::string> argv{path};
   // crun is told to leave cgroups alone: the stage process has joined ours. Its own move costs up to 8 ms.
-  if (!manages_own_cgroup()) argv.push_back("--cgroup-manager=disabled");
+  if (is_crun()) argv.push_back("--cgroup-manager=disabled");
   for (const std::string& word :
-       {std::string("--root"), spec.folder + "/runtime", std::string("--log"), spec.folder + "/runtime.log",
-        std::string("run"), std::string("--detach"), std::string("--pid-file"), spec.folder + "/pid",
-        std::string("--bundle"), spec.folder + "/bundle", spec.id})
+       {std::string("--root"), state, std::string("run"), std::string("--detach"), std::string("--pid-file"),
+        pid_file(spec), std::string("--bundle"), state, spec.id})
     argv.push_back(word);
   return argv;
 }
@@ -210,40 +178,16 @@ Runtime::Probe OciRuntime::probe() const {
   return {true, path, ""};
 }
 
-Container OciRuntime::start(const SandboxSpec& spec, Clock::time_point deadline) {
-  const Probe found = probe();
-  if (!found.usable) throw Error(Errc::unavailable, found.detail).hint(found.hint);
-
+StagePlan OciRuntime::plan(const SandboxSpec& spec, const std::string& program, bool layer_on_disk) const {
   const HostRootfs rootfs = prepare_host_rootfs(spec.data_folder, spec.host_paths);
-  const std::string agent = ready_agent_binary(spec.data_folder);
-  Layout at{
-      .base = staging_folder(spec), .root = {}, .agent = {}, .layer_on_disk = can_be_upper(spec.folder)};
+  const std::string agent = program_file(agent_program(), spec.data_folder + "/agent");
+  Layout at{.base = staging_folder(spec), .root = {}, .agent = {}, .layer_on_disk = layer_on_disk};
   at.root = at.base + "/root";
   at.agent = at.base + "/view-agent/" + base_name(agent);
-
-  for (const char* name : {"layer", "bundle", "runtime"}) sys::make_dirs(spec.folder + "/" + name, 0700);
-  const bool cgroup = !spec.cgroup.folders().empty();
-  sys::write_file(
-      spec.folder + "/bundle/config.json",
-      bundle_config(spec,
-                    {.root = at.root,
-                     .agent = at.agent,
-                     .cgroups_path = manages_own_cgroup() && cgroup ? own_cgroup_path(spec, cgroups_) : "",
-                     .user_namespace = spec.first_id != 0}));
-
-  Container container;
-  container.isolation = always_isolated(spec, at.layer_on_disk);
-  Cgroup group = spec.cgroup;
-  if (cgroup) {
-    group.create();
-    container.isolation.merge(group.apply({spec.limits.memory_bytes, spec.limits.cpus, spec.limits.pids}));
-  } else {
-    for (const char* limit : {"memory", "swap", "cpus", "pids"})
-      container.isolation[limit] = {false, cgroups_.problem()};
-  }
+  const std::string state = at.base + "/runtime";
+  const bool own_group = !is_crun() && !spec.cgroup.folders().empty();
 
   StagePlan plan;
-  for (const auto& file : group.join_files()) plan.join(file);
   if (spec.first_id == 0) plan.enter_user_namespace();
   plan.private_mounts();
   // Covered rather than unmounted: a user without privileges may not take a mount away that the host made.
@@ -251,13 +195,40 @@ Container OciRuntime::start(const SandboxSpec& spec, Clock::time_point deadline)
   plan.mount_tmpfs(at.base, "mode=0755,size=1m");
   plan_rootfs(plan, spec, rootfs, at);
   plan_agent(plan, agent, at);
+  plan.make_dir(state, 0700, 0);
+  plan.write_file(state + "/config.json",
+                  bundle_config(spec, {.root = at.root,
+                                       .agent = at.agent,
+                                       .cgroups_path = own_group ? own_cgroup_path(spec, cgroups_) : "",
+                                       .user_namespace = spec.first_id != 0}));
   plan.open_fd(0, spec.folder + "/" + std::string(kToAgent), "r");
   plan.open_fd(1, spec.folder + "/" + std::string(kFromAgent), "rw");
-  plan.open_fd(2, spec.folder + "/runtime.log", "a");
-  plan.exec(command(spec, found.detail));
-  run_plan(plan, spec.folder + "/runtime.log", deadline);
+  // Last, so that the sandbox is not charged for what only the stage needs.
+  for (const auto& file : spec.cgroup.join_files()) plan.join(file);
+  plan.exec(command(spec, program, state));
+  return plan;
+}
 
-  container.pid = read_pid(spec.folder + "/pid");
+Container OciRuntime::start(const SandboxSpec& spec, Clock::time_point deadline) {
+  const Probe found = probe();
+  if (!found.usable) throw Error(Errc::unavailable, found.detail).hint(found.hint);
+
+  const bool layer_on_disk = can_be_upper(spec.folder);
+  sys::make_dirs(spec.folder + "/layer", 0700);
+  Container container;
+  container.isolation = always_isolated(spec, layer_on_disk);
+  Cgroup group = spec.cgroup;
+  if (!group.folders().empty()) {
+    group.create();
+    container.isolation.merge(group.apply({spec.limits.memory_bytes, spec.limits.cpus, spec.limits.pids}));
+  } else {
+    for (const char* limit : {"memory", "swap", "cpus", "pids"})
+      container.isolation[limit] = {false, cgroups_.problem()};
+  }
+
+  std::string pid = stage_.run(plan(spec, found.detail, layer_on_disk), spec.data_folder, deadline);
+  if (pid.empty()) pid = sys::read_file(pid_file(spec));
+  container.pid = parse_pid(pid);
   container.pidfd = pidfd_open(container.pid);
   if (!group.holds(container.pid)) {
     pidfd_signal(container.pidfd.get(), SIGKILL);

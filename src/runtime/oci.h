@@ -1,6 +1,7 @@
 #pragma once
 
 #include "runtime/runtime.h"
+#include "runtime/stage_process.h"
 
 namespace hutch::runtime {
 
@@ -16,11 +17,15 @@ class OciRuntime : public Runtime {
   Container start(const SandboxSpec& spec, Clock::time_point deadline) override;
 
  private:
-  std::vector<std::string> command(const SandboxSpec& spec, const std::string& path) const;
-  bool manages_own_cgroup() const;
+  bool is_crun() const;
+  std::string pid_file(const SandboxSpec& spec) const;
+  std::vector<std::string> command(const SandboxSpec& spec, const std::string& path,
+                                   const std::string& state) const;
+  StagePlan plan(const SandboxSpec& spec, const std::string& program, bool layer_on_disk) const;
 
   std::string program_;
   const CgroupHost& cgroups_;
+  StageProcess stage_;
 };
 
 }  // namespace hutch::runtime

@@ -1,22 +1,14 @@
 #include "runtime/stage.h"
 
-#include <fcntl.h>
-#include <fmt/format.h>
-#include <linux/mount.h>
-#include <sched.h>
-#include <signal.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <string_view>
-
-#include "base/sys.h"
+#include "base/error.h"
 
 namespace hutch::runtime {
+
+namespace {
+
+constexpr size_t kStepBytes = 500;  // a step may carry a whole file
+
+}  // namespace
 
 void StagePlan::add(const std::vector<std::string>& words) {
   encoded_ += std::to_string(words.size()) + '\0';
@@ -34,8 +26,9 @@ void StagePlan::id_range(uint32_t first_id, uint32_t count) {
   add({"id_range", std::to_string(first_id), std::to_string(count)});
 }
 
-void StagePlan::mount_overlay(const std::string& lower, const std::string& state, const std::string& target) {
-  add({"overlay", lower, state, target});
+void StagePlan::mount_overlay(const std::string& lower, const std::string& upper, const std::string& work,
+                              const std::string& target) {
+  add({"overlay", lower, upper, work, target});
 }
 
 void StagePlan::open_fd(int fd, const std::string& path, const std::string& mode) {
@@ -48,15 +41,11 @@ void StagePlan::exec(const std::vector<std::string>& argv) {
   add(words);
 }
 
-namespace {
-
-using Words = std::vector<std::string>;
-
-std::vector<Words> parse_plan(const std::string& encoded) {
+std::vector<StageStep> parse_stage_plan(const std::string& encoded) {
   std::vector<std::string> parts;
   for (size_t at = 0, end = 0; (end = encoded.find('\0', at)) != std::string::npos; at = end + 1)
     parts.push_back(encoded.substr(at, end - at));
-  std::vector<Words> steps;
+  std::vector<StageStep> steps;
   for (size_t i = 0; i < parts.size();) {
     const size_t count = std::stoul(parts[i++]);
     if (count == 0 || count > parts.size() - i) throw Error(Errc::internal, "broken stage plan");
@@ -66,204 +55,19 @@ std::vector<Words> parse_plan(const std::string& encoded) {
   return steps;
 }
 
-void check(long rc, std::string_view call, const std::string& object) {
-  if (rc < 0) throw sys_error(errno, call, object);
-}
-
-uint32_t number(const std::string& text) {
-  return static_cast<uint32_t>(std::stoul(text));
-}
-
-/// All that one step leaves to the next ones inside this process.
-struct State {
-  UniqueFd shift;  // a user namespace that says how owners are shifted
-};
-
-void do_join(State&, const Words& s) {
-  sys::write_file(s[1], "0");
-}
-
-void do_user_namespace(State&, const Words&) {
-  const uid_t uid = ::geteuid();
-  const gid_t gid = ::getegid();
-  check(::unshare(CLONE_NEWUSER), "unshare", "user namespace");
-  sys::write_file("/proc/self/setgroups", "deny");  // the kernel's condition for an unprivileged gid_map
-  sys::write_file("/proc/self/uid_map", fmt::format("0 {} 1", uid));
-  sys::write_file("/proc/self/gid_map", fmt::format("0 {} 1", gid));
-}
-
-void do_private_mounts(State&, const Words&) {
-  check(::unshare(CLONE_NEWNS), "unshare", "mount namespace");
-  check(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), "make private", "/");
-}
-
-void do_tmpfs(State&, const Words& s) {
-  check(::mount("tmpfs", s[1].c_str(), "tmpfs", MS_NOSUID | MS_NODEV, s[2].c_str()), "mount tmpfs on", s[1]);
-}
-
-void do_dir(State&, const Words& s) {
-  if (::mkdir(s[1].c_str(), 0700) != 0 && errno != EEXIST) throw sys_error(errno, "mkdir", s[1]);
-  const uint32_t owner = number(s[3]);
-  check(::chown(s[1].c_str(), owner, owner), "chown", s[1]);
-  check(::chmod(s[1].c_str(), number(s[2])), "chmod", s[1]);
-}
-
-void do_file(State&, const Words& s) {
-  (void)sys::open(s[1], O_WRONLY | O_CREAT, 0600);
-}
-
-void do_id_range(State& state, const Words& s) {
-  // A mount's shift is given as a user namespace: one is made by a child that does nothing else.
-  const long child = ::syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, nullptr, nullptr, nullptr, nullptr);
-  check(child, "clone", "user namespace");
-  if (child == 0) {
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    for (;;) ::pause();
-  }
-  const std::string proc = fmt::format("/proc/{}", child), map = fmt::format("0 {} {}", s[1], s[2]);
-  const auto finish = [&] {
-    ::kill(static_cast<pid_t>(child), SIGKILL);
-    (void)::waitpid(static_cast<pid_t>(child), nullptr, 0);
-  };
-  try {
-    sys::write_file(proc + "/uid_map", map);
-    sys::write_file(proc + "/gid_map", map);
-    state.shift = sys::open(proc + "/ns/user", O_RDONLY);
-  } catch (...) {
-    finish();
-    throw;
-  }
-  finish();
-}
-
-void do_bind(State&, const Words& s) {
-  check(::mount(s[1].c_str(), s[2].c_str(), nullptr, MS_BIND, nullptr), "bind", s[1]);
-}
-
-void do_bind_shifted(State& state, const Words& s) {
-  const long tree = ::syscall(SYS_open_tree, AT_FDCWD, s[1].c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-  check(tree, "open_tree", s[1]);
-  const UniqueFd owner(static_cast<int>(tree));
-  mount_attr attributes{};
-  attributes.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
-  if (state.shift) {
-    attributes.attr_set |= MOUNT_ATTR_IDMAP;
-    attributes.userns_fd = static_cast<uint64_t>(state.shift.get());
-  }
-  long rc = ::syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attributes, sizeof attributes);
-  if (rc != 0 && state.shift && (errno == EINVAL || errno == EPERM)) {
-    attributes.attr_set &= ~static_cast<uint64_t>(MOUNT_ATTR_IDMAP);
-    attributes.userns_fd = 0;
-    rc = ::syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attributes, sizeof attributes);
-  }
-  check(rc, "mount_setattr", s[1]);
-  check(::syscall(SYS_move_mount, tree, "", AT_FDCWD, s[2].c_str(), MOVE_MOUNT_F_EMPTY_PATH), "move_mount",
-        s[2]);
-}
-
-void mount_overlay(const std::string& options, const std::string& target, unsigned long flags,
-                   std::initializer_list<const char*> extras) {
-  for (const char* extra : extras) {
-    if (::mount("hutch", target.c_str(), "overlay", MS_NOSUID | MS_NODEV | flags,
-                (options + extra).c_str()) == 0)
-      return;
-    if (errno != EINVAL && errno != EPERM) break;
-  }
-  throw sys_error(errno, "mount overlay on", target);
-}
-
-void do_overlay(State&, const Words& s) {
-  // volatile: without it the last unmount writes everything that is still dirty in the upper layer to the
-  // disk, and ending a sandbox with 1 GB of unwritten data takes as long as the disk needs (Linux 5.10).
-  // userxattr: what a mount in a user namespace needs (Linux 5.11).
-  mount_overlay(fmt::format("lowerdir={},upperdir={}/upper,workdir={}/work", s[1], s[2], s[2]), s[3], 0,
-                {",volatile", ",volatile,userxattr", ",userxattr", ""});
-}
-
-void do_overlay_read_only(State&, const Words& s) {
-  mount_overlay(fmt::format("lowerdir={}:{}", s[1], s[2]), s[3], MS_RDONLY, {"", ",userxattr"});
-}
-
-void do_open(State&, const Words& s) {
-  const int flags = s[3] == "r"    ? O_RDONLY | O_NONBLOCK
-                    : s[3] == "rw" ? O_RDWR | O_NONBLOCK
-                    : s[3] == "a"  ? O_WRONLY | O_APPEND | O_CREAT
-                                   : O_WRONLY;
-  const UniqueFd fd = sys::open(s[2], flags, 0600);
-  check(::dup2(fd.get(), static_cast<int>(number(s[1]))), "dup2", s[2]);
-}
-
-void do_exec(State&, const Words& s) {
-  std::vector<char*> argv;
-  for (size_t i = 1; i < s.size(); ++i) argv.push_back(const_cast<char*>(s[i].c_str()));
-  argv.push_back(nullptr);
-  char path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-  char* env[] = {path, nullptr};
-  ::execve(argv[0], argv.data(), env);
-  throw sys_error(errno, "exec", s.at(1));
-}
-
-struct Verb {
-  std::string_view name;
-  size_t words;  // 0 = any number
-  void (*run)(State&, const Words&);
-};
-
-constexpr Verb kVerbs[] = {{"join", 2, do_join},
-                           {"user_namespace", 1, do_user_namespace},
-                           {"private_mounts", 1, do_private_mounts},
-                           {"tmpfs", 3, do_tmpfs},
-                           {"dir", 4, do_dir},
-                           {"file", 2, do_file},
-                           {"id_range", 3, do_id_range},
-                           {"bind", 3, do_bind},
-                           {"bind_shifted", 3, do_bind_shifted},
-                           {"overlay", 4, do_overlay},
-                           {"overlay_read_only", 4, do_overlay_read_only},
-                           {"open", 4, do_open},
-                           {"exec", 0, do_exec}};
-
-void run_step(State& state, const Words& step) {
-  for (const auto& verb : kVerbs)
-    if (verb.name == step.at(0) && (verb.words == 0 || verb.words == step.size()))
-      return verb.run(state, step);
-  throw Error(Errc::internal, "unknown stage step " + step.at(0));
-}
-
-std::string join_words(const Words& words) {
+std::string stage_step_text(const StageStep& step) {
   std::string out;
-  for (const auto& word : words) {
+  for (const auto& word : step) {
     if (!out.empty()) out += ' ';
-    out += word;
+    out += word.size() <= kStepBytes ? word : word.substr(0, kStepBytes) + "...";
   }
   return out;
 }
-
-}  // namespace
 
 std::string StagePlan::to_text() const {
   std::string out;
-  for (const auto& step : parse_plan(encoded_)) out += join_words(step) + "\n";
+  for (const auto& step : parse_stage_plan(encoded_)) out += stage_step_text(step) + "\n";
   return out;
-}
-
-int run_stage() noexcept {
-  std::string problem;
-  try {
-    ::umask(0);
-    ::fcntl(kStageStatusFd, F_SETFD, FD_CLOEXEC);
-    const std::string plan = sys::read_all(kStagePlanFd);
-    ::close(kStagePlanFd);
-    State state;
-    for (const auto& step : parse_plan(plan)) during(join_words(step), [&] { run_step(state, step); });
-    problem = "the plan does not end in an exec";
-  } catch (const Error& e) {
-    problem = error_text(e);
-  } catch (const std::exception& e) {
-    problem = e.what();
-  }
-  (void)!::write(kStageStatusFd, problem.data(), problem.size());
-  return 71;
 }
 
 }  // namespace hutch::runtime

@@ -6,10 +6,9 @@
 
 namespace hutch::runtime {
 
-/// What a stage process does, as data: the server writes the plan, a fresh single-threaded process of the
-/// same binary
-/// (`hutch --stage`) carries it out step by step and ends in the exec of an OCI runtime. Mounts made here are
-/// seen by nobody else and vanish with the sandbox.
+/// What a stage process does, as data: the server writes the plan, a fresh single-threaded process of a small
+/// program of its own (hutch-stage) carries it out step by step and ends in the exec of an OCI runtime.
+/// Mounts made here are seen by nobody else and vanish with the sandbox.
 class StagePlan {
  public:
   /// Joins a cgroup by writing "0" (the writer itself) to its `tasks` or `cgroup.procs`.
@@ -19,9 +18,10 @@ class StagePlan {
   /// A mount namespace of our own, from which nothing propagates back to the host.
   void private_mounts() { add({"private_mounts"}); }
   void mount_tmpfs(const std::string& target, const std::string& options) { add({"tmpfs", target, options}); }
-  /// Made when it is not there; owner and mode are set either way.
+  /// With this mode and owner when it is made here; a folder that is there stays as it is.
   void make_dir(const std::string& path, uint32_t mode, uint32_t owner);
-  void make_file(const std::string& path) { add({"file", path}); }
+  /// Mode 0600.
+  void write_file(const std::string& path, const std::string& content) { add({"file", path, content}); }
   /// From here on `bind_shifted` shows host id 0 as `first_id`, 1 as `first_id + 1` and so on.
   void id_range(uint32_t first_id, uint32_t count);
   void bind(const std::string& source, const std::string& target) { add({"bind", source, target}); }
@@ -30,9 +30,10 @@ class StagePlan {
   void bind_shifted(const std::string& source, const std::string& target) {
     add({"bind_shifted", source, target});
   }
-  /// A writable view of `lower`. `state` gets the folders `upper` and `work`; upper's owner and mode are
-  /// those that the view's root shows.
-  void mount_overlay(const std::string& lower, const std::string& state, const std::string& target);
+  /// A writable view of `lower`. What is written goes to `upper`, whose owner and mode are those that the
+  /// view's root shows; `work` is an empty folder beside it, for the kernel.
+  void mount_overlay(const std::string& lower, const std::string& upper, const std::string& work,
+                     const std::string& target);
   /// A read-only view of `lower` that does not show in the mount table where `lower` lies on the host.
   /// `empty`: an empty folder, since an overlay without an upper layer needs two lower ones.
   void mount_read_only_view(const std::string& lower, const std::string& empty, const std::string& target) {
@@ -40,10 +41,14 @@ class StagePlan {
   }
   /// `mode`: r, w, rw or a (append).
   void open_fd(int fd, const std::string& path, const std::string& mode);
+  /// From a read-only mount that exists for this process alone. Programs that know about it (crun; the mark
+  /// is
+  /// `_LIBCONTAINER_CLONED_BINARY` in their environment) then spare the second start from such a mount by
+  /// which they guard their binary against the container (CVE-2019-5736): 2 ms of processor time.
   void exec(const std::vector<std::string>& argv);
 
   const std::string& encoded() const noexcept { return encoded_; }
-  /// One step a line, for people and tests.
+  /// One step a line, for people and tests; long words are cut.
   std::string to_text() const;
 
  private:
@@ -51,10 +56,14 @@ class StagePlan {
   std::string encoded_;  // per step: number of words, NUL, then each word and NUL
 };
 
+using StageStep = std::vector<std::string>;  // the verb and what it needs
+std::vector<StageStep> parse_stage_plan(const std::string& encoded);
+std::string stage_step_text(const StageStep& step);
+
 inline constexpr int kStagePlanFd = 3;    // the plan, to be read to its end
 inline constexpr int kStageStatusFd = 4;  // what failed, as text; closed without a byte by a successful exec
 
-/// The whole of `hutch --stage`. Returns only when a step failed: the exit code.
+/// The whole of hutch-stage. Returns only when a step failed: the exit code.
 int run_stage() noexcept;
 
 }  // namespace hutch::runtime

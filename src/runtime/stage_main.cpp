@@ -1,0 +1,5 @@
+#include "runtime/stage.h"
+
+int main() {
+  return hutch::runtime::run_stage();
+}

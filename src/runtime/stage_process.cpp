@@ -1,0 +1,78 @@
+#include "runtime/stage_process.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include "base/sys.h"
+#include "runtime/embedded.h"
+
+namespace hutch::runtime {
+
+namespace {
+
+constexpr size_t kSaidBytes = 2000;
+
+UniqueFd memory_file(const char* name, const std::string& content = "") {
+  UniqueFd fd(::memfd_create(name, MFD_CLOEXEC));
+  if (!fd) throw sys_error(errno, "memfd_create");
+  sys::write_all(fd.get(), content);
+  ::lseek(fd.get(), 0, SEEK_SET);
+  return fd;
+}
+
+/// From the start, wherever its writers, who may share our file offset, have left that.
+std::string content_of(const UniqueFd& fd) {
+  ::lseek(fd.get(), 0, SEEK_SET);
+  return sys::read_all(fd.get(), 1 << 20);
+}
+
+Error runtime_failed(const ExitStatus& end, std::string said) {
+  if (said.size() > kSaidBytes) said.erase(0, said.size() - kSaidBytes);
+  return Error(Errc::unavailable, fmt::format("the OCI runtime ended with {}: {}",
+                                              end.signal != 0 ? fmt::format("signal {}", end.signal)
+                                                              : fmt::format("exit code {}", end.code),
+                                              said.empty() ? "it said nothing" : said))
+      .hint("hutch doctor says what this host can do");
+}
+
+}  // namespace
+
+std::string StageProcess::program(const std::string& data_folder) {
+  const std::lock_guard lock(mutex_);
+  if (!memory_) {
+    const UniqueFd fd = program_memory(stage_program());
+    if (!fd) return program_file(stage_program(), data_folder + "/stage");
+    // Above the numbers that the child's own descriptors get before its exec.
+    memory_ = UniqueFd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, kStagePidFd + 1));
+    if (!memory_) throw sys_error(errno, "dup", "hutch-stage");
+  }
+  return fmt::format("/proc/self/fd/{}", memory_.get());
+}
+
+std::string StageProcess::run(const StagePlan& plan, const std::string& data_folder,
+                              Clock::time_point deadline) {
+  const UniqueFd plan_fd = memory_file("hutch-plan", plan.encoded());
+  const UniqueFd log = memory_file("hutch-log"), pid = memory_file("hutch-pid");
+  sys::Pipe status = sys::pipe();
+  Process stage = Process::spawn({.argv = {program(data_folder)},
+                                  .env = {},
+                                  .stdio = {-1, -1, log.get()},
+                                  .fds = {{plan_fd.get(), kStagePlanFd},
+                                          {status.write_end.get(), kStageStatusFd},
+                                          {pid.get(), kStagePidFd}}});
+  status.write_end.reset();
+  ExitStatus end;
+  try {
+    end = stage.wait(deadline);
+  } catch (Error& e) {
+    e.during("starting the sandbox's container");
+    throw;
+  }
+  if (const std::string problem = sys::read_all(status.read_end.get(), 64 << 10); !problem.empty())
+    throw Error(Errc::unavailable, problem).hint("hutch doctor says what this host can do");
+  if (!end.ok()) throw runtime_failed(end, content_of(log));
+  return content_of(pid);
+}
+
+}  // namespace hutch::runtime

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <mutex>
+#include <string>
+
+#include "base/process.h"
+#include "runtime/stage.h"
+
+namespace hutch::runtime {
+
+/// Where the OCI runtime that a stage process became writes the container's process number, for runtimes that
+/// write to any path they are given.
+inline constexpr int kStagePidFd = 5;
+inline constexpr const char* kStagePidFile = "/proc/self/fd/5";
+
+/// Starts stage processes. Its program runs from memory that nobody can change any more, so that no file in
+/// the data folder, which may also lie on a noexec mount, stands between this server and what does its
+/// mounts; only where the host executes no such memory is it a file there, like the agent. Safe from any
+/// thread.
+class StageProcess {
+ public:
+  /// Runs the plan and waits until the runtime that it became has ended. Returns what that wrote to
+  /// kStagePidFile. Throws unavailable with the step that failed, or with what the runtime said.
+  std::string run(const StagePlan& plan, const std::string& data_folder, Clock::time_point deadline);
+
+ private:
+  std::string program(const std::string& data_folder);
+
+  std::mutex mutex_;
+  UniqueFd memory_;
+};
+
+}  // namespace hutch::runtime
