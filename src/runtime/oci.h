@@ -1,5 +1,7 @@
 #pragma once
 
+#include <mutex>
+
 #include "runtime/runtime.h"
 #include "runtime/stage_process.h"
 
@@ -26,6 +28,7 @@ class OciRuntime : public Runtime {
   std::string program_;
   const CgroupHost& cgroups_;
   StageProcess stage_;
+  std::once_flag spread_;
 };
 
 }  // namespace hutch::runtime

@@ -211,6 +211,7 @@ void run_step(State& state, const StageStep& step) {
 int run_stage() noexcept {
   std::string problem;
   try {
+    ::prctl(PR_SET_NAME, "hutch-stage");  // not the number of the descriptor that it was executed from
     ::umask(0);
     ::fcntl(kStageStatusFd, F_SETFD, FD_CLOEXEC);
     const std::string plan = sys::read_all(kStagePlanFd);
