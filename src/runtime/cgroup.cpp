@@ -226,8 +226,9 @@ bool Cgroup::remove() const noexcept {
   bool gone = true;
   for (const auto& [_, path] : folders_) {
     // runc makes a group of its own below ours.
-    ::rmdir((path + "/runtime").c_str());
-    if (::rmdir(path.c_str()) != 0 && errno != ENOENT) gone = false;
+    if (::rmdir(path.c_str()) != 0 && errno != ENOENT &&
+        (::rmdir((path + "/runtime").c_str()) != 0 || ::rmdir(path.c_str()) != 0))
+      gone = false;
     const std::string server = path.substr(0, path.rfind('/'));
     ::rmdir(server.c_str());  // each succeeds when this was the last one in it
     if (!v2_) ::rmdir(server.substr(0, server.rfind('/')).c_str());

@@ -1,6 +1,7 @@
 #include "runtime/mountinfo.h"
 
-#include <sstream>
+#include <algorithm>
+#include <string_view>
 
 #include "base/sys.h"
 
@@ -9,7 +10,7 @@ namespace hutch::runtime {
 namespace {
 
 /// Space, tab, newline and backslash come as \040 and so on.
-std::string unescape(const std::string& text) {
+std::string unescape(std::string_view text) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
     if (text[i] == '\\' && i + 3 < text.size()) {
@@ -22,31 +23,37 @@ std::string unescape(const std::string& text) {
   return out;
 }
 
+/// Takes the text before the next `separator` off the front.
+std::string_view take(std::string_view& text, char separator) {
+  const size_t end = std::min(text.find(separator), text.size());
+  const std::string_view word = text.substr(0, end);
+  text.remove_prefix(std::min(end + 1, text.size()));
+  return word;
+}
+
 }  // namespace
 
 bool Mount::has_option(std::string_view name) const {
-  std::istringstream options(super_options);
-  for (std::string option; std::getline(options, option, ',');)
-    if (option == name) return true;
+  for (std::string_view rest = super_options; !rest.empty();)
+    if (take(rest, ',') == name) return true;
   return false;
 }
 
 std::vector<Mount> parse_mountinfo(const std::string& text) {
   std::vector<Mount> out;
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) {
-    std::istringstream fields(line);
+  for (std::string_view rest = text; !rest.empty();) {
+    std::string_view line = take(rest, '\n');
+    for (int skipped = 0; skipped < 3; ++skipped) take(line, ' ');  // id, parent, device
     Mount mount;
-    std::string id, parent, device, options, word;
-    fields >> id >> parent >> device >> mount.root >> mount.target >> options;
-    while (fields >> word && word != "-") {
-      // optional fields, such as shared:1
+    mount.root = unescape(take(line, ' '));
+    mount.target = unescape(take(line, ' '));
+    while (!line.empty() && take(line, ' ') != "-") {
+      // options, and optional fields such as shared:1
     }
-    fields >> mount.type >> mount.source >> mount.super_options;
-    if (fields.fail()) continue;
-    mount.root = unescape(mount.root);
-    mount.target = unescape(mount.target);
-    out.push_back(std::move(mount));
+    mount.type = take(line, ' ');
+    mount.source = take(line, ' ');
+    mount.super_options = line;
+    if (!mount.super_options.empty()) out.push_back(std::move(mount));
   }
   return out;
 }
