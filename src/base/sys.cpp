@@ -104,13 +104,18 @@ class TreeRemover {
     while (const dirent* entry = ::readdir(stream)) {
       const std::string_view name = entry->d_name;
       if (std::chrono::steady_clock::now() > bounds_.deadline) return false;
-      if (name != "." && name != "..") all_gone = remove(dir_fd, entry->d_name) && all_gone;
+      if (name != "." && name != "..") all_gone = remove(dir_fd, *entry) && all_gone;
     }
     return all_gone;
   }
 
  private:
-  bool remove(int dir_fd, const char* name) const noexcept {
+  bool remove(int dir_fd, const dirent& entry) const noexcept {
+    const char* name = entry.d_name;
+    const bool any_size = bounds_.max_file_bytes == UINT64_MAX;
+    if (entry.d_type != DT_DIR && entry.d_type != DT_UNKNOWN && (any_size || entry.d_type != DT_REG))
+      return ::unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT;
+    if (entry.d_type == DT_DIR && ::unlinkat(dir_fd, name, AT_REMOVEDIR) == 0) return true;  // many are empty
     struct stat st {};
     if (::fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT;
     if (!S_ISDIR(st.st_mode)) {

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 #include <charconv>
 
@@ -174,9 +175,10 @@ std::vector<std::string> OciRuntime::command(const SandboxSpec& spec, const std:
 }
 
 Runtime::Probe OciRuntime::probe() const {
-  const std::string path = find_program(program_);
-  if (path.empty()) return {false, program_ + " is not installed", "apt-get install " + base_name(program_)};
-  return {true, path, ""};
+  const std::lock_guard lock(mutex_);
+  if (path_.empty() || ::access(path_.c_str(), X_OK) != 0) path_ = find_program(program_);
+  if (path_.empty()) return {false, program_ + " is not installed", "apt-get install " + base_name(program_)};
+  return {true, path_, ""};
 }
 
 StagePlan OciRuntime::plan(const SandboxSpec& spec, const std::string& program, bool layer_on_disk) const {

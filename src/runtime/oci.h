@@ -27,6 +27,8 @@ class OciRuntime : public Runtime {
 
   std::string program_;
   const CgroupHost& cgroups_;
+  mutable std::mutex mutex_;
+  mutable std::string path_;  // where it was found last
   StageProcess stage_;
   std::once_flag spread_;
 };

@@ -1,11 +1,14 @@
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "runtime/bundle.h"
+#include "runtime/embedded.h"
 #include "runtime/mountinfo.h"
 #include "runtime/stage.h"
+#include "runtime/stage_process.h"
 
 using namespace hutch;
 
@@ -33,6 +36,40 @@ TEST_SUITE("runtime") {
     CHECK(plan.to_text() ==
           "join /sys/fs/cgroup/x/tasks\nprivate_mounts\nbind_shifted /a path\nwith all sorts /mnt/lower\n"
           "exec /usr/bin/crun run \n");
+  }
+
+  TEST_CASE("a stage plan's text cuts what is long") {
+    runtime::StagePlan plan;
+    plan.write_file("/mnt/config.json", std::string(10'000, 'x'));
+    CHECK(plan.to_text().size() < 600);
+    CHECK(runtime::parse_stage_plan(plan.encoded()).at(0).at(2).size() == 10'000);
+  }
+
+  TEST_CASE("a stage says which step failed, and why") {
+    runtime::StagePlan plan;
+    plan.make_dir("/proc/nowhere/x", 0755, 0);
+    plan.exec({"/bin/true"});
+    runtime::StageProcess stage;
+    try {
+      (void)stage.run(plan, "/nowhere", Clock::now() + std::chrono::seconds(10));
+      FAIL("nothing was thrown");
+    } catch (const Error& e) {
+      CHECK(e.code() == Errc::unavailable);
+      const std::string text = error_text(e);
+      CHECK(text.find("mkdir /proc/nowhere/x: No such file or directory (ENOENT)") != std::string::npos);
+      CHECK(text.find("dir /proc/nowhere/x 493 0") != std::string::npos);
+    }
+  }
+
+  TEST_CASE("the stage program in memory cannot be changed") {
+    const UniqueFd memory = runtime::program_memory(runtime::stage_program());
+    if (!memory) return;  // the host executes no such memory
+    const auto bytes = runtime::stage_program().bytes;
+    std::string content(bytes.size(), '\0');
+    CHECK(::pread(memory.get(), content.data(), content.size(), 0) == static_cast<ssize_t>(content.size()));
+    CHECK(content == bytes);
+    CHECK(::pwrite(memory.get(), "x", 1, 0) == -1);
+    CHECK(::ftruncate(memory.get(), 0) == -1);
   }
 
   TEST_CASE("a stage plan takes no NUL byte") {
