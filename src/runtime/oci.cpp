@@ -207,6 +207,7 @@ StagePlan OciRuntime::plan(const SandboxSpec& spec, const std::string& program, 
   plan.open_fd(0, spec.folder + "/" + std::string(kToAgent), "r");
   plan.open_fd(1, spec.folder + "/" + std::string(kFromAgent), "rw");
   // Last, so that the sandbox is not charged for what only the stage needs.
+  plan.wait_for_server();
   for (const auto& file : spec.cgroup.join_files()) plan.join(file);
   plan.exec(command(spec, program, state));
   return plan;
@@ -222,15 +223,16 @@ Container OciRuntime::start(const SandboxSpec& spec, Clock::time_point deadline)
   Container container;
   container.isolation = always_isolated(spec, layer_on_disk);
   Cgroup group = spec.cgroup;
-  if (!group.folders().empty()) {
+  const auto limit = [&] {
+    if (group.folders().empty()) {
+      for (const char* name : {"memory", "swap", "cpus", "pids"})
+        container.isolation[name] = {false, cgroups_.problem()};
+      return;
+    }
     group.create();
     container.isolation.merge(group.apply({spec.limits.memory_bytes, spec.limits.cpus, spec.limits.pids}));
-  } else {
-    for (const char* limit : {"memory", "swap", "cpus", "pids"})
-      container.isolation[limit] = {false, cgroups_.problem()};
-  }
-
-  std::string pid = stage_.run(plan(spec, found.detail, layer_on_disk), spec.data_folder, deadline);
+  };
+  std::string pid = stage_.run(plan(spec, found.detail, layer_on_disk), spec.data_folder, deadline, limit);
   if (pid.empty()) pid = sys::read_file(pid_file(spec));
   container.pid = parse_pid(pid);
   container.pidfd = pidfd_open(container.pid);

@@ -11,6 +11,8 @@ namespace hutch::runtime {
 /// Mounts made here are seen by nobody else and vanish with the sandbox.
 class StagePlan {
  public:
+  /// Waits until the server has done what it does meanwhile; fails when the server gave up or died.
+  void wait_for_server() { add({"wait"}); }
   /// Joins a cgroup by writing "0" (the writer itself) to its `tasks` or `cgroup.procs`.
   void join(const std::string& file) { add({"join", file}); }
   /// A user namespace in which `uid` and `gid` of the caller are root: for servers that are not.
@@ -62,6 +64,8 @@ std::string stage_step_text(const StageStep& step);
 
 inline constexpr int kStagePlanFd = 3;    // the plan, to be read to its end
 inline constexpr int kStageStatusFd = 4;  // what failed, as text; closed without a byte by a successful exec
+inline constexpr int kStageGoFd = 5;      // a byte when the server is ready
+inline constexpr int kStagePidFd = 6;     // stays open for the OCI runtime
 
 /// The whole of hutch-stage. Returns only when a step failed: the exit code.
 int run_stage() noexcept;

@@ -51,16 +51,20 @@ std::string StageProcess::program(const std::string& data_folder) {
 }
 
 std::string StageProcess::run(const StagePlan& plan, const std::string& data_folder,
-                              Clock::time_point deadline) {
+                              Clock::time_point deadline, const std::function<void()>& meanwhile) {
   const UniqueFd plan_fd = memory_file("hutch-plan", plan.encoded());
   const UniqueFd log = memory_file("hutch-log"), pid = memory_file("hutch-pid");
-  sys::Pipe status = sys::pipe();
+  // Our copy of the read end of `go` stays open, so that a stage that has failed already makes no SIGPIPE.
+  sys::Pipe status = sys::pipe(), go = sys::pipe();
   Process stage = Process::spawn({.argv = {program(data_folder)},
                                   .env = {},
                                   .stdio = {-1, -1, log.get()},
                                   .fds = {{plan_fd.get(), kStagePlanFd},
                                           {status.write_end.get(), kStageStatusFd},
+                                          {go.read_end.get(), kStageGoFd},
                                           {pid.get(), kStagePidFd}}});
+  meanwhile();
+  sys::write_all(go.write_end.get(), "g");
   status.write_end.reset();
   ExitStatus end;
   try {

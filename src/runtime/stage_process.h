@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <mutex>
 #include <string>
 
@@ -9,9 +10,8 @@
 namespace hutch::runtime {
 
 /// Where the OCI runtime that a stage process became writes the container's process number, for runtimes that
-/// write to any path they are given.
-inline constexpr int kStagePidFd = 5;
-inline constexpr const char* kStagePidFile = "/proc/self/fd/5";
+/// write to any path they are given: kStagePidFd.
+inline constexpr const char* kStagePidFile = "/proc/self/fd/6";
 
 /// Starts stage processes. Its program runs from memory that nobody can change any more, so that no file in
 /// the data folder, which may also lie on a noexec mount, stands between this server and what does its
@@ -19,9 +19,12 @@ inline constexpr const char* kStagePidFile = "/proc/self/fd/5";
 /// thread.
 class StageProcess {
  public:
-  /// Runs the plan and waits until the runtime that it became has ended. Returns what that wrote to
-  /// kStagePidFile. Throws unavailable with the step that failed, or with what the runtime said.
-  std::string run(const StagePlan& plan, const std::string& data_folder, Clock::time_point deadline);
+  /// Runs the plan, does `meanwhile`, which is over before the plan goes on behind its step `wait`, and waits
+  /// until the runtime that the stage became has ended. Returns what that wrote to kStagePidFile. Throws
+  /// unavailable with the step that failed or with what the runtime said, or what `meanwhile` throws.
+  std::string run(
+      const StagePlan& plan, const std::string& data_folder, Clock::time_point deadline,
+      const std::function<void()>& meanwhile = [] {});
 
  private:
   std::string program(const std::string& data_folder);

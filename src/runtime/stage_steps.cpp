@@ -34,6 +34,13 @@ struct State {
   UniqueFd shift;  // a user namespace that says how owners are shifted
 };
 
+void do_wait(State&, const StageStep&) {
+  char go = 0;
+  const ssize_t n = sys::retry_eintr([&] { return ::read(kStageGoFd, &go, 1); });
+  check(n, "read", "the server's word");
+  if (n == 0) throw Error(Errc::unavailable, "the server has ended or given up");
+}
+
 void do_join(State&, const StageStep& s) {
   sys::write_file(s[1], "0");
 }
@@ -185,7 +192,8 @@ struct Verb {
   void (*run)(State&, const StageStep&);
 };
 
-constexpr Verb kVerbs[] = {{"join", 2, do_join},
+constexpr Verb kVerbs[] = {{"wait", 1, do_wait},
+                           {"join", 2, do_join},
                            {"user_namespace", 1, do_user_namespace},
                            {"private_mounts", 1, do_private_mounts},
                            {"tmpfs", 3, do_tmpfs},
@@ -213,7 +221,7 @@ int run_stage() noexcept {
   try {
     ::prctl(PR_SET_NAME, "hutch-stage");  // not the number of the descriptor that it was executed from
     ::umask(0);
-    ::fcntl(kStageStatusFd, F_SETFD, FD_CLOEXEC);
+    for (const int fd : {kStageStatusFd, kStageGoFd}) ::fcntl(fd, F_SETFD, FD_CLOEXEC);
     const std::string plan = sys::read_all(kStagePlanFd);
     ::close(kStagePlanFd);
     State state;

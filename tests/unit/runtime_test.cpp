@@ -61,6 +61,16 @@ TEST_SUITE("runtime") {
     }
   }
 
+  TEST_CASE("a stage does not go on when the server gave up") {
+    runtime::StagePlan plan;
+    plan.wait_for_server();
+    plan.exec({"/bin/true"});
+    runtime::StageProcess stage;
+    const auto give_up = [] { throw Error(Errc::limit_exceeded, "no cgroup"); };
+    CHECK_THROWS_WITH(stage.run(plan, "/nowhere", Clock::now() + std::chrono::seconds(10), give_up),
+                      "no cgroup");
+  }
+
   TEST_CASE("the stage program in memory cannot be changed") {
     const UniqueFd memory = runtime::program_memory(runtime::stage_program());
     if (!memory) return;  // the host executes no such memory
