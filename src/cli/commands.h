@@ -10,6 +10,7 @@ int run_once(const Options& options);
 int doctor(const Options& options);
 int show_config(const Options& options);
 int pool(const Options& options);
+int run_bench(const Options& options);
 
 /// How the program was built; in `hutch version`, serverInfo and reports.
 const char* version() noexcept;

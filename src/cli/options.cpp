@@ -16,32 +16,35 @@ namespace hutch::cli {
 namespace {
 
 /// "--name value", "--name=value"; flags take nothing.
-void set_option(Options& options, const std::string& name, const std::optional<std::string>& value) {
-  const std::map<std::string, std::optional<std::string>*> texts = {{"config", &options.config_file},
-                                                                    {"results", &options.results},
-                                                                    {"toolsets", &options.toolsets},
-                                                                    {"profile", &options.profile},
-                                                                    {"server", &options.server}};
-  if (const auto it = texts.find(name); it != texts.end()) {
-    if (!value) throw Error(Errc::invalid_argument, fmt::format("--{} needs a value", name));
-    *it->second = *value;
-  } else if (name == "json") {
-    options.json = true;
-  }
+void set_value(Options& options, const std::string& name, const std::string& value) {
+  const std::map<std::string, std::optional<std::string>*> texts = {
+      {"config", &options.config_file}, {"results", &options.results}, {"toolsets", &options.toolsets},
+      {"profile", &options.profile},    {"json", &options.json_file},  {"only", &options.only},
+      {"peers", &options.peers_file},   {"server", &options.server}};
+  *texts.at(name) = value;
 }
 
-bool takes_value(const std::string& name) {
-  return name != "json";
+void set_flag(Options& options, const std::string& name) {
+  const std::map<std::string, bool*> flags = {
+      {"json", &options.json}, {"quick", &options.quick}, {"long", &options.full}};
+  *flags.at(name) = true;
 }
 
-std::vector<std::string> split(const std::string& text) {
+/// As a person types them.
+std::string shown(std::vector<std::string> allowed) {
+  for (auto& name : allowed)
+    if (name.ends_with('=')) name.pop_back();
+  return fmt::format("known here: --{}", fmt::join(allowed, ", --"));
+}
+
+}  // namespace
+
+std::vector<std::string> split_list(const std::string& text) {
   std::vector<std::string> out;
   std::istringstream in(text);
   for (std::string word; std::getline(in, word, ',');) out.push_back(word);
   return out;
 }
-
-}  // namespace
 
 Options parse_options(int argc, char** argv, const std::vector<std::string>& allowed) {
   Options options;
@@ -58,16 +61,18 @@ Options parse_options(int argc, char** argv, const std::vector<std::string>& all
       const size_t equals = word.find('=');
       const std::string name =
           word.substr(word.find_first_not_of('-'), equals == std::string::npos ? equals : equals - 2);
-      if (!word.starts_with("--") || std::ranges::find(allowed, name) == allowed.end())
+      const bool takes_value = std::ranges::find(allowed, name + "=") != allowed.end();
+      if (!word.starts_with("--") || (!takes_value && std::ranges::find(allowed, name) == allowed.end()))
         throw Error(Errc::invalid_argument, fmt::format("unknown option {}", word))
-            .hint(allowed.empty() ? "this command takes no options"
-                                  : fmt::format("known here: --{}", fmt::join(allowed, ", --")));
-      if (equals != std::string::npos)
-        set_option(options, name, word.substr(equals + 1));
-      else if (takes_value(name) && i + 1 < words.size())
-        set_option(options, name, words[++i]);
+            .hint(allowed.empty() ? "this command takes no options" : shown(allowed));
+      if (!takes_value)
+        set_flag(options, name);
+      else if (equals != std::string::npos)
+        set_value(options, name, word.substr(equals + 1));
+      else if (i + 1 < words.size())
+        set_value(options, name, words[++i]);
       else
-        set_option(options, name, std::nullopt);
+        throw Error(Errc::invalid_argument, fmt::format("--{} needs a value", name));
     } else {
       options.words.push_back(word);
     }
@@ -83,7 +88,8 @@ config::LoadedConfig load_settings(const Options& options) {
     loaded.origins[field] = fmt::format("--{}", field);
   };
   override(options.results, "results", [&](const std::string& v) { loaded.config.results = v; });
-  override(options.toolsets, "toolsets", [&](const std::string& v) { loaded.config.toolsets = split(v); });
+  override(options.toolsets, "toolsets",
+           [&](const std::string& v) { loaded.config.toolsets = split_list(v); });
   if (loaded.config.results != "text" && loaded.config.results != "structured")
     throw Error(Errc::invalid_argument, fmt::format("--results {} is not known", loaded.config.results))
         .hint("--results text, or --results structured");

@@ -1,0 +1,219 @@
+#include "bench/mcp_client.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/sys.h"
+#include "bench/machine.h"
+
+namespace hutch::bench {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr auto kSilence = 60s;
+constexpr size_t kUncheckedMax = 64u << 20;
+constexpr size_t kErrorTextMax = 2000;
+
+/// A line of the server's that answers nothing: a notification, or a request to the client. Told apart
+/// without parsing: `method` is among the first members of such a message, and an answer has none at its top.
+/// Inside a text the quotes are escaped, so a result cannot look like it.
+bool is_notification(std::string_view line) {
+  return line.substr(0, 64).find("\"method\"") != std::string_view::npos;
+}
+
+Json parse(const std::string& line) {
+  Json answer = Json::parse(line, nullptr, false);
+  if (answer.is_discarded())
+    throw Error(Errc::internal, "the server's answer is no JSON: " + line.substr(0, 200));
+  return answer;
+}
+
+}  // namespace
+
+double ms_since(Clock::time_point start) noexcept {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+Request::Request(std::string_view method, const Json& params)
+    : tail_(fmt::format(",\"method\":\"{}\",\"params\":{}}}\n", method, params.dump())) {}
+
+Request Request::tool(std::string_view name, const Json& arguments) {
+  return {"tools/call", {{"name", name}, {"arguments", arguments}}};
+}
+
+std::string Request::line(int64_t id) const {
+  return fmt::format("{{\"jsonrpc\":\"2.0\",\"id\":{}{}", id, tail_);
+}
+
+McpClient::McpClient(const ServerCommand& command) : stderr_(::memfd_create("stderr", MFD_CLOEXEC)) {
+  sys::Pipe in = sys::pipe(), out = sys::pipe();
+  const Request initialize("initialize", {{"protocolVersion", "2025-06-18"},
+                                          {"capabilities", Json::object()},
+                                          {"clientInfo", {{"name", "hutch-bench"}, {"version", "1"}}}});
+  to_server_ = std::move(in.write_end);
+  from_server_ = std::move(out.read_end);
+  const auto start = Clock::now();
+  process_ = Process::spawn({.argv = command.argv,
+                             .env = command.env,
+                             .stdio = {in.read_end.get(), out.write_end.get(), stderr_.get()},
+                             .fds = {}});
+  in.read_end.reset();
+  out.write_end.reset();
+  (void)exchange(initialize);
+  start_ms_ = ms_since(start);
+  check();
+  sys::write_all(to_server_.get(), "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n");
+}
+
+McpClient::~McpClient() {
+  close();
+}
+
+void McpClient::close() noexcept {
+  if (process_.pid() == 0) return;
+  to_server_.reset();
+  try {
+    (void)process_.wait(Clock::now() + 5s);
+  } catch (const Error&) {
+    process_ = Process();  // kills
+  }
+}
+
+void McpClient::fail(Errc code, const std::string& what) const {
+  std::string said;
+  const off_t size = ::lseek(stderr_.get(), 0, SEEK_END);
+  if (size > 0) {
+    said.resize(std::min<size_t>(static_cast<size_t>(size), kErrorTextMax));
+    const ssize_t n =
+        ::pread(stderr_.get(), said.data(), said.size(), size - static_cast<off_t>(said.size()));
+    said.resize(n > 0 ? static_cast<size_t>(n) : 0);
+  }
+  throw Error(code, said.empty() ? what : fmt::format("{}; its stderr ends with: {}", what, said));
+}
+
+bool McpClient::read_more(Clock::time_point deadline) {
+  pollfd waiting{.fd = from_server_.get(), .events = POLLIN, .revents = 0};
+  for (;;) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    const int n = ::poll(&waiting, 1, static_cast<int>(std::clamp<long>(left, 0, 1000)));
+    if (n > 0) break;
+    check_interrupted();
+    if (n < 0 && errno != EINTR) fail(Errc::internal, "poll fails");
+    if (n == 0 && left <= 0) return false;
+  }
+  const ssize_t n =
+      sys::retry_eintr([&] { return ::read(from_server_.get(), chunk_.data(), chunk_.size()); });
+  if (n <= 0) fail(Errc::unavailable, "the server ended without an answer");
+  buffer_.append(chunk_.data(), static_cast<size_t>(n));
+  return true;
+}
+
+std::string McpClient::next_answer(Clock::time_point deadline) {
+  for (;;) {
+    const size_t end = buffer_.find('\n', scanned_);
+    if (end == std::string::npos) {
+      scanned_ = buffer_.size();
+      if (!read_more(deadline)) return "";
+      continue;
+    }
+    std::string line;
+    if (end + 1 == buffer_.size()) {  // as nearly always: nothing is copied
+      line = std::move(buffer_);
+      buffer_.clear();
+    } else {
+      line = buffer_.substr(0, end);
+      buffer_.erase(0, end + 1);
+    }
+    scanned_ = 0;
+    if (line.size() > 1 && !is_notification(line)) return line;
+  }
+}
+
+double McpClient::exchange(const Request& request) {
+  return exchange_side_by_side(request, 1);
+}
+
+double McpClient::exchange_side_by_side(const Request& request, size_t n) {
+  std::vector<std::string> lines;
+  for (size_t i = 0; i < n; ++i) lines.push_back(request.line(next_id_++));
+  const size_t already = unchecked_.size();
+  unchecked_.reserve(already + n);
+  const auto start = Clock::now();
+  for (const auto& line : lines) sys::write_all(to_server_.get(), line);
+  for (size_t i = 0; i < n; ++i) {
+    unchecked_.push_back(next_answer(Clock::now() + kSilence));
+    if (unchecked_.back().empty()) fail(Errc::timeout, "the server has not answered for 60 s");
+  }
+  const double ms = ms_since(start);
+  for (size_t i = already; i < unchecked_.size(); ++i) unchecked_bytes_ += unchecked_[i].size();
+  if (unchecked_bytes_ > kUncheckedMax) check();
+  return ms;
+}
+
+void McpClient::check(std::string_view expect) {
+  const auto lines = std::exchange(unchecked_, {});
+  unchecked_bytes_ = 0;
+  for (const auto& line : lines) (void)result_of(parse(line), expect);
+}
+
+Json McpClient::take_result(std::string_view expect) {
+  const std::string last = std::move(unchecked_.at(unchecked_.size() - 1));
+  unchecked_.pop_back();
+  check(expect);
+  return result_of(parse(last), expect);
+}
+
+Json McpClient::call(const Request& request, std::string_view expect) {
+  check();
+  (void)exchange(request);
+  return take_result(expect);
+}
+
+int64_t McpClient::send(const Request& request) {
+  sys::write_all(to_server_.get(), request.line(next_id_));
+  return next_id_++;
+}
+
+std::optional<McpClient::Answer> McpClient::receive(Clock::time_point deadline) {
+  const std::string line = next_answer(deadline);
+  const auto at = Clock::now();
+  if (line.empty()) return std::nullopt;
+  return Answer{parse(line), at};
+}
+
+Json McpClient::result_of(const Json& answer, std::string_view expect) {
+  if (const auto error = answer.find("error"); error != answer.end())
+    throw Error(Errc::internal, "the call was refused: " + error->dump());
+  const auto result = answer.find("result");
+  if (result == answer.end())
+    throw Error(Errc::internal, "the answer has no result: " + answer.dump().substr(0, 200));
+  const std::string text = text_of(*result);
+  if (result->value("isError", false)) throw Error(Errc::internal, "the call failed: " + text);
+  if (text.find(expect) == std::string::npos)
+    throw Error(Errc::internal,
+                fmt::format("the answer is not as expected ('{}'): {}", expect, text.substr(0, 500)));
+  return *result;
+}
+
+std::string text_of(const Json& result) {
+  const auto content = result.find("content");
+  if (content == result.end() || !content->is_array() || content->empty()) return "";
+  return content->at(0).value("text", "");
+}
+
+std::string sandbox_id_of(const Json& result) {
+  const std::string text = text_of(result);
+  const size_t start = text.find("sbx-");
+  if (start == std::string::npos)
+    throw Error(Errc::internal, "no sandbox_id in the answer: " + text.substr(0, 200));
+  return text.substr(start, text.find_first_not_of("0123456789abcdef", start + 4) - start);
+}
+
+}  // namespace hutch::bench

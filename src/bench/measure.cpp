@@ -1,0 +1,146 @@
+#include "bench/measure.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <mutex>
+#include <thread>
+
+#include "base/error.h"
+#include "bench/machine.h"
+#include "bench/mcp_client.h"
+
+namespace hutch::bench {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr size_t kBurstMin = 3;
+
+std::string tail_of(const UniqueFd& file) {
+  std::string text(500, '\0');
+  const off_t size = ::lseek(file.get(), 0, SEEK_END);
+  const ssize_t n = ::pread(file.get(), text.data(), text.size(), std::max<off_t>(0, size - 500));
+  text.resize(n > 0 ? static_cast<size_t>(n) : 0);
+  return text;
+}
+
+std::vector<std::string> with_fresh_id(std::vector<std::string> argv) {
+  static std::atomic<unsigned> serial{0};
+  for (auto& word : argv)
+    if (const size_t at = word.find("{id}"); at != std::string::npos)
+      word.replace(at, 4, fmt::format("hutch-bench-{}-{}", ::getpid(), serial++));
+  return argv;
+}
+
+}  // namespace
+
+Json measure_spaced(const Operation& operation, const Plan& plan) {
+  Samples samples;
+  for (size_t i = 0; i < plan.spaced_n; ++i) {
+    operation.prepare(1);
+    sleep_ms(plan.pause_ms);
+    samples.add(operation.run());
+    operation.finish();
+  }
+  return samples.summary();
+}
+
+Json measure_burst(const Operation& operation, const Plan& plan) {
+  Samples samples;
+  double busy_ms = 0;
+  const auto end =
+      Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(plan.burst_s));
+  const auto more = [&] {
+    return samples.size() < plan.burst_max && (samples.size() < kBurstMin || Clock::now() < end);
+  };
+  while (more()) {
+    check_interrupted();
+    const size_t batch = operation.batch == 0 ? plan.burst_max : operation.batch;
+    operation.prepare(batch);
+    const double before = machine_busy_ms();
+    for (size_t i = 0; i < batch && (operation.batch != 0 || more()); ++i) samples.add(operation.run());
+    busy_ms += machine_busy_ms() - before;
+    operation.finish();
+  }
+  Json out = samples.summary();
+  out["cpu_ms"] = busy_ms / static_cast<double>(samples.size());
+  return out;
+}
+
+Json measure(const Operation& operation, const Plan& plan) {
+  operation.prepare(1);
+  (void)operation.run();
+  operation.finish();
+  Json spaced = measure_spaced(operation, plan);
+  return {{"spaced", std::move(spaced)}, {"burst", measure_burst(operation, plan)}};
+}
+
+double process_ms(const std::vector<std::string>& argv, const std::vector<std::string>& env) {
+  // One for all processes of a thread: what is there afterwards is the last one's.
+  thread_local const UniqueFd said(::memfd_create("stderr", MFD_CLOEXEC));
+  const SpawnOptions options{
+      .argv = with_fresh_id(argv), .env = env, .stdio = {-1, -1, said.get()}, .fds = {}};
+  const auto start = Clock::now();
+  Process process = Process::spawn(options);
+  const ExitStatus status = process.wait(start + 60s);
+  const double ms = ms_since(start);
+  if (!status.ok())
+    throw Error(Errc::internal, fmt::format("{} ended with {} {}: {}", fmt::join(options.argv, " "),
+                                            status.signal != 0 ? "signal" : "exit code",
+                                            status.signal != 0 ? status.signal : status.code, tail_of(said)));
+  return ms;
+}
+
+Operation run_process(std::vector<std::string> argv, std::vector<std::string> env) {
+  return {.run = [argv = std::move(argv), env = std::move(env)] { return process_ms(argv, env); }};
+}
+
+Json sustain(size_t threads, double seconds, const std::function<void(size_t)>& loop) {
+  Samples all;
+  std::mutex mutex;  // of `all` and `failure`
+  std::exception_ptr failure;
+  const double busy_before = machine_busy_ms();
+  const auto start = Clock::now();
+  {
+    std::vector<std::jthread> running;
+    for (size_t thread = 0; thread < threads; ++thread)
+      running.emplace_back([&, thread] {
+        Samples mine;
+        try {
+          while (ms_since(start) < seconds * 1000) {
+            check_interrupted();
+            const auto begun = Clock::now();
+            loop(thread);
+            mine.add(ms_since(begun));
+          }
+        } catch (...) {
+          const std::lock_guard lock(mutex);
+          failure = std::current_exception();
+        }
+        const std::lock_guard lock(mutex);
+        all.add(mine);
+      });
+  }
+  const double took_s = ms_since(start) / 1000, busy_ms = machine_busy_ms() - busy_before;
+  if (failure) std::rethrow_exception(failure);
+  const auto n = static_cast<double>(std::max<size_t>(all.size(), 1));
+  Json out = {{"clients", threads}, {"seconds", took_s}, {"per_s", static_cast<double>(all.size()) / took_s}};
+  out.update(all.summary());
+  out["cpu_ms"] = busy_ms / n;
+  return out;
+}
+
+std::vector<std::string> own_environment() {
+  std::vector<std::string> out;
+  for (char** variable = environ; *variable != nullptr; ++variable) out.emplace_back(*variable);
+  return out;
+}
+
+}  // namespace hutch::bench

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <functional>
+
+#include "base/process.h"
+#include "bench/samples.h"
+
+namespace hutch::bench {
+
+/// How much is measured.
+struct Plan {
+  size_t spaced_n = 100;  // single operations with a pause before each
+  double pause_ms = 100;  // long enough that processors sleep and a pool refills
+  double burst_s = 2;     // then one after the other without a pause, for this long
+  size_t burst_max = 20'000;
+  double sustained_s = 5;  // of each number of clients
+  double hit_ratio_s = 10;
+  double idle_s = 5;  // in which idle sandboxes are watched
+  std::vector<size_t> memory_counts{10, 100};
+};
+
+/// One thing whose time is taken. Only what run() says counts; prepare() and finish() stand around a batch of
+/// runs and outside of all figures.
+struct Operation {
+  std::function<void(size_t n)> prepare = [](size_t) {};
+  std::function<double()> run;  // ms
+  std::function<void()> finish = [] {};
+  size_t batch = 0;  // runs of a burst between prepare and finish; 0: all of them
+};
+
+/// Single operations, each after a pause: their summary.
+Json measure_spaced(const Operation& operation, const Plan& plan);
+/// One after the other: their summary, and "cpu_ms", the processor time that the whole machine spent per
+/// operation, with the client, daemons and whatever else ran.
+Json measure_burst(const Operation& operation, const Plan& plan);
+/// {"spaced", "burst"}, after one run for nothing: caches, lazily made folders.
+Json measure(const Operation& operation, const Plan& plan);
+
+/// An operation that starts a process and waits for its end. Anything but exit code 0 is an Error, with what
+/// the process said on stderr. "{id}" in argv becomes a name that no other process got.
+Operation run_process(std::vector<std::string> argv, std::vector<std::string> env);
+double process_ms(const std::vector<std::string>& argv, const std::vector<std::string>& env);
+
+/// `loop` on each of `threads` threads, again and again for `seconds`. loop(thread) does one cycle.
+/// {"clients", "per_s", "cpu_ms" per cycle, and the summary of single cycles}. The first Error of a thread is
+/// thrown.
+Json sustain(size_t threads, double seconds, const std::function<void(size_t thread)>& loop);
+
+/// All of this process' environment, as SpawnOptions wants it.
+std::vector<std::string> own_environment();
+
+}  // namespace hutch::bench
