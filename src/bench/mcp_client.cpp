@@ -20,12 +20,13 @@ namespace {
 constexpr auto kSilence = 60s;
 constexpr size_t kUncheckedMax = 64u << 20;
 constexpr size_t kErrorTextMax = 2000;
+constexpr const char* kEnded = "the server ended without an answer";
 
-/// A line of the server's that answers nothing: a notification, or a request to the client. Told apart
-/// without parsing: `method` is among the first members of such a message, and an answer has none at its top.
-/// Inside a text the quotes are escaped, so a result cannot look like it.
-bool is_notification(std::string_view line) {
-  return line.substr(0, 64).find("\"method\"") != std::string_view::npos;
+/// Whether a line answers a call, told without parsing. Notifications and requests to the client have
+/// `method` among their first members, an answer has none at its top, and inside a text the quotes are
+/// escaped. Some servers also write words to stdout, which clients skip.
+bool is_answer(std::string_view line) {
+  return line.starts_with('{') && line.substr(0, 64).find("\"method\"") == std::string_view::npos;
 }
 
 Json parse(const std::string& line) {
@@ -69,7 +70,7 @@ McpClient::McpClient(const ServerCommand& command) : stderr_(::memfd_create("std
   (void)exchange(initialize);
   start_ms_ = ms_since(start);
   check();
-  sys::write_all(to_server_.get(), "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n");
+  write("{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n");
 }
 
 McpClient::~McpClient() {
@@ -98,6 +99,15 @@ void McpClient::fail(Errc code, const std::string& what) const {
   throw Error(code, said.empty() ? what : fmt::format("{}; its stderr ends with: {}", what, said));
 }
 
+void McpClient::write(std::string_view line) {
+  try {
+    sys::write_all(to_server_.get(), line);
+  } catch (const Error& e) {
+    if (e.os_error() == EPIPE) fail(Errc::unavailable, kEnded);
+    throw;
+  }
+}
+
 bool McpClient::read_more(Clock::time_point deadline) {
   pollfd waiting{.fd = from_server_.get(), .events = POLLIN, .revents = 0};
   for (;;) {
@@ -110,7 +120,7 @@ bool McpClient::read_more(Clock::time_point deadline) {
   }
   const ssize_t n =
       sys::retry_eintr([&] { return ::read(from_server_.get(), chunk_.data(), chunk_.size()); });
-  if (n <= 0) fail(Errc::unavailable, "the server ended without an answer");
+  if (n <= 0) fail(Errc::unavailable, kEnded);
   buffer_.append(chunk_.data(), static_cast<size_t>(n));
   return true;
 }
@@ -132,7 +142,7 @@ std::string McpClient::next_answer(Clock::time_point deadline) {
       buffer_.erase(0, end + 1);
     }
     scanned_ = 0;
-    if (line.size() > 1 && !is_notification(line)) return line;
+    if (is_answer(line)) return line;
   }
 }
 
@@ -146,7 +156,7 @@ double McpClient::exchange_side_by_side(const Request& request, size_t n) {
   const size_t already = unchecked_.size();
   unchecked_.reserve(already + n);
   const auto start = Clock::now();
-  for (const auto& line : lines) sys::write_all(to_server_.get(), line);
+  for (const auto& line : lines) write(line);
   for (size_t i = 0; i < n; ++i) {
     unchecked_.push_back(next_answer(Clock::now() + kSilence));
     if (unchecked_.back().empty()) fail(Errc::timeout, "the server has not answered for 60 s");
@@ -177,7 +187,7 @@ Json McpClient::call(const Request& request, std::string_view expect) {
 }
 
 int64_t McpClient::send(const Request& request) {
-  sys::write_all(to_server_.get(), request.line(next_id_));
+  write(request.line(next_id_));
   return next_id_++;
 }
 

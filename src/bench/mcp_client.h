@@ -72,6 +72,7 @@ class McpClient {
  private:
   /// The next line that is no notification.
   std::string next_answer(Clock::time_point deadline);
+  void write(std::string_view line);
   bool read_more(Clock::time_point deadline);
   [[noreturn]] void fail(Errc code, const std::string& what) const;
 

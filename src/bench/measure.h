@@ -9,11 +9,11 @@ namespace hutch::bench {
 
 /// How much is measured.
 struct Plan {
-  size_t spaced_n = 100;  // single operations with a pause before each
+  size_t spaced_n = 60;   // single operations with a pause before each
   double pause_ms = 100;  // long enough that processors sleep and a pool refills
-  double burst_s = 2;     // then one after the other without a pause, for this long
+  double burst_s = 1.5;   // then one after the other without a pause, for this long
   size_t burst_max = 20'000;
-  double sustained_s = 5;  // of each number of clients
+  double sustained_s = 4;  // of each number of clients
   double hit_ratio_s = 10;
   double idle_s = 5;  // in which idle sandboxes are watched
   std::vector<size_t> memory_counts{10, 100};

@@ -237,10 +237,11 @@ std::string progress_line(const Json& entry) {
   line.resize(std::max<size_t>(line.size() + 2, 22), ' ');
   if (entry.contains("failed")) return line + "FAILED: " + entry.at("failed").get<std::string>();
   if (entry.contains("missing")) return line + "missing: " + entry.at("missing").get<std::string>();
-  const auto middle = p50(&entry, "spaced");
+  const Json figures = entry.value("figures", Json::array({entry}));
+  const auto middle = figures.empty() ? std::nullopt : p50(&figures[0], "spaced");
   if (!middle) return line + "done";
   return line + fmt::format("{} ms spaced, {} ms back to back", number(*middle),
-                            number(p50(&entry, "burst").value_or(0)));
+                            number(p50(&figures[0], "burst").value_or(0)));
 }
 
 std::string to_text(const Json& result) {

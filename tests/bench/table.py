@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""The tables of the README from what `hutch bench --json` wrote:
+
+    table.py RESULT COMMAND [README]
+
+Prints Markdown; with README, puts it between the benchmark markers of that file instead."""
+import json
+import re
+import sys
+
+result, command, readme = json.load(open(sys.argv[1])), sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None
+SECTIONS = {name: {e["name"]: e for e in result[name]} for name in ("scenarios", "floors", "peers")}
+BEGIN, END = "<!-- begin benchmark -->", "<!-- end benchmark -->"
+MIB = 1 << 20
+
+
+def figure(name, peer=None):
+    """{"spaced", "burst"} of a scenario or a floor, or of what a peer measures; {} when it was not measured."""
+    if peer:
+        figures = SECTIONS["peers"].get(peer, {}).get("figures", [])
+        return next((f for f in figures if f["measures"] == name), {})
+    return SECTIONS["scenarios"].get(name) or SECTIONS["floors"].get(name) or {}
+
+
+def value(entry, *path):
+    for step in path:
+        if not isinstance(entry, dict) or step not in entry:
+            return None
+        entry = entry[step]
+    return entry
+
+
+def rate(entry, clients):
+    return next((c["per_s"] for c in entry.get("cycles", []) if c["clients"] == clients), None)
+
+
+def number(x):
+    if x is None:
+        return "-"
+    return f"{x:.0f}" if x >= 100 else f"{x:.1f}" if x >= 10 else f"{x:.2f}" if x >= 1 else f"{x:.3f}"
+
+
+def table(head, rows):
+    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def verdict(good):
+    return "not measured" if good is None else "met" if good else "**not met**"
+
+
+def ratio_goal(name, ours, other_name, other, limit, goal, plus_ms=0.0, faster=False):
+    """One row: ours / other (or other / ours) of the spaced medians, which decide, and of those back to back."""
+    medians = {mode: (value(ours, mode, "p50"), value(other, mode, "p50")) for mode in ("spaced", "burst")}
+    ratios = {m: None if None in pair else (pair[1] / pair[0] if faster else pair[0] / pair[1]) for m, pair in medians.items()}
+    mine, theirs = medians["spaced"]
+    good = None
+    if ratios["spaced"] is not None:
+        good = ratios["spaced"] >= limit if faster else mine <= limit * theirs + plus_ms
+    measured = "-" if good is None else f"{number(mine)} ms; {other_name} {number(theirs)} ms"
+    return [name, f"{number(ratios['spaced'])} ({number(ratios['burst'])})", goal, verdict(good), measured]
+
+
+def bound_goal(name, measured, unit, good, goal):
+    return [name, "-", goal, verdict(None if measured is None else good(measured)), "-" if measured is None else f"{number(measured)} {unit}"]
+
+
+def warm_goals():
+    warm, ping = figure("create_warm"), figure("ping")
+    share = (value(warm, "spaced", "warm") or 0) / max(value(warm, "spaced", "created") or 1, 1)
+    if share < 0.9:  # a figure of cold ones would say nothing about warm ones
+        warm = {}
+    p99 = value(warm, "spaced", "p99")
+    return [ratio_goal("warm `sandbox_create` / ping", warm, "ping", ping, 4, "at most 4"),
+            bound_goal("warm `sandbox_create`, p99", p99, "ms", lambda ms: ms <= 2, "at most 2 ms")]
+
+
+def cycle_goal():
+    ours = rate(SECTIONS["scenarios"].get("cycles", {}), 4)
+    theirs = rate(SECTIONS["peers"].get("crun", {}), 4)
+    name = "create + exec + destroy per second, 4 clients / `crun run` in 4 loops"
+    if ours is None or theirs is None:
+        return [name, "-", "at least 0.8", verdict(None), "-"]
+    return [name, number(ours / theirs), "at least 0.8", verdict(ours >= 0.8 * theirs), f"{number(ours)} per s; crun {number(theirs)} per s"]
+
+
+def goals():
+    scenarios, server = SECTIONS["scenarios"], "server-filesystem"
+    steady = value(scenarios.get("hit_ratio", {}), "steady", "hit_ratio")
+    rss = value(scenarios.get("rss", {}), "rss", "after_first_call_bytes")
+    many = [m for m in scenarios.get("memory", {}).get("memory", []) if "cgroup_bytes_each" in m]
+    each = many[-1]["cgroup_bytes_each"] / MIB if many else None
+    exec_true = figure("exec_true")
+    return warm_goals() + [
+        ratio_goal("`sandbox_exec` of true / posix_spawn of it on the host", exec_true, "posix_spawn", figure("floor_spawn_true"), 2,
+                   "at most 2, + 0.1 ms", 0.1),
+        ratio_goal("`docker exec` of true / `sandbox_exec` of it", exec_true, "docker", figure("exec", "docker exec"), 50, "at least 50",
+                   faster=True),
+        ratio_goal(f"read of 4 KiB / {server}", figure("read_4k"), server, figure("read_4k", server), 1 / 3, "at most 1/3"),
+        ratio_goal(f"start to `initialize` / {server}", figure("start"), server, figure("start", server), 1 / 20, "at most 1/20"),
+        ratio_goal("cold `sandbox_create` / bare `crun run`", figure("create_cold"), "crun", figure("create_exec_destroy", "crun"), 1.5,
+                   "at most 1.5"),
+        cycle_goal(),
+        ratio_goal("100 execs at once / 100 posix_spawns side by side", figure("parallel_100"), "posix_spawns", figure("floor_spawn_100"),
+                   3, "at most 3"),
+        bound_goal("share of warm creates at 20 a second", steady, "", lambda share: share >= 0.99, "at least 0.99"),
+        bound_goal("server's resident memory, pool empty", None if rss is None else rss / 1e6, "MB", lambda mb: mb < 12, "under 12 MB"),
+        bound_goal("memory of an idle sandbox", each, "MiB", lambda mib: mib < 1, "under 1 MiB"),
+    ]
+
+
+def times():
+    rows = []
+
+    def add(name, entry):
+        if "spaced" in entry:
+            spaced, burst = entry["spaced"], entry["burst"]
+            rows.append([name, *(number(spaced.get(p)) for p in ("p50", "p90", "p99")),
+                         *(number(burst.get(p)) for p in ("p50", "p90", "p99")), number(burst["cpu_ms"])])
+
+    for section in ("scenarios", "floors"):
+        for entry in SECTIONS[section].values():
+            add(entry["what"] if section == "floors" or entry["what"] == entry["name"] else f"`{entry['name']}`: {entry['what']}", entry)
+    for peer in SECTIONS["peers"].values():
+        for f in peer.get("figures", []):
+            add(f"{peer['name']}: {f['measures']}", f)
+    return table(["ms", "p50", "p90", "p99", "p50 back to back", "p90", "p99", "CPU"], rows) if rows else ""
+
+
+def cycles():
+    entries = {"hutch": SECTIONS["scenarios"].get("cycles", {}), **SECTIONS["peers"]}
+    rows = [[name, *(number(rate(entry, n)) for n in (1, 2, 4, 8)), *(number(c["cpu_ms"]) for c in entry["cycles"] if c["clients"] == 4)]
+            for name, entry in entries.items() if entry.get("cycles")]
+    return table(["create, run true, destroy: per second", "1 client", "2", "4", "8", "CPU ms each (4 clients)"], rows) if rows else ""
+
+
+def left_out():
+    said = [f"{e['name']}: {e.get('missing') or 'failed: ' + e['failed'].splitlines()[0]}" for section in SECTIONS.values()
+            for e in section.values() if "missing" in e or "failed" in e]
+    return "Not measured: " + "; ".join(said) + "." if said else ""
+
+
+def page():
+    machine, load = result["machine"], round(100 * result["background_load"])
+    about = (f"`{command}` on {result['date'][:10]}: {machine['cpu']}, {machine['cores']} processors, Linux {machine['kernel']}, "
+             f"cgroup {machine['cgroup']}; {load} % of the processors were busy with other things when it began. Medians with pauses "
+             "between calls decide; those back to back stand in brackets. Timed at the client's end of the pipe.")
+    notes = "; ".join(f"{p['name']}: {p['note']}" for p in SECTIONS["peers"].values() if "note" in p)
+    cpu = ("CPU is the processor time of the whole machine per operation, back to back, with client, daemons and whatever else ran. "
+           + (f"Peers: {notes}." if notes else ""))
+    return "\n\n".join(part for part in (
+        about, table(["figure", "ratio (back to back)", "goal", "", "measured"], goals()), times(), cycles(), cpu.strip(), left_out()) if part)
+
+
+if not readme:
+    print(page())
+else:
+    with open(readme, encoding="utf-8") as f:
+        text = f.read()
+    if BEGIN not in text or END not in text:
+        sys.exit(f"{readme} has no {BEGIN} and {END}")
+    new = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{page()}\n{END}", text, flags=re.S)
+    with open(readme, "w", encoding="utf-8") as f:
+        f.write(new)
+    print(f"{readme}: tables written")

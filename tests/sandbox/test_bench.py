@@ -1,0 +1,104 @@
+"""`hutch bench`: that it measures what it says and says what it could not. No test asserts a speed."""
+import json
+import os
+import re
+import shutil
+import unittest
+
+from sandbox_case import HutchCase, leaks, skip_when_impossible
+
+PERCENTILES = ("p50", "p90", "p99", "max")
+
+
+class Bench(HutchCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        skip_when_impossible()
+
+    def bench(self, *only, peers=None):
+        """(finished process, result) of a quick run."""
+        out = os.path.join(self.home, "result.json")
+        more = []
+        if peers is not None:
+            more = ["--peers", os.path.join(self.home, "peers.json")]
+            with open(more[1], "w") as f:
+                json.dump(peers, f)
+        # Folders of its own have to be inside ours, so that one that stays is seen.
+        done = self.hutch("bench", "--quick", "--only", ",".join(only), "--json", out, *more,
+                          env=self.env(TMPDIR=self.home))
+        result = None
+        if os.path.exists(out):
+            with open(out) as f:
+                result = json.load(f)
+            os.remove(out)
+        self.assertEqual([n for n in os.listdir(self.home) if n.startswith("hutch-bench")], [])
+        return done, result
+
+    def in_order(self, summary):
+        times = [summary[p] for p in PERCENTILES]
+        self.assertEqual(times, sorted(times))
+        self.assertGreater(times[0], 0)
+        self.assertGreater(summary["n"], 0)
+
+    def test_calls_are_measured_both_ways_and_nothing_stays(self):
+        done, result = self.bench("ping", "exec_true", "read_4k")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual([e["name"] for e in result["scenarios"]], ["ping", "exec_true", "read_4k"])
+        for entry in result["scenarios"]:
+            with self.subTest(entry["name"]):
+                self.assertNotIn("failed", entry)
+                for mode in ("spaced", "burst"):
+                    self.in_order(entry[mode])
+                self.assertGreaterEqual(entry["burst"]["cpu_ms"], 0)
+                self.assertIn(entry["name"], done.stdout)
+        self.assertEqual((result["floors"], result["peers"]), ([], []))
+        for field in ("cpu", "cores", "kernel", "cgroup"):
+            self.assertIn(field, result["machine"])
+        leaks.wait_clean(self.before, self.home)
+
+    def test_a_sandbox_says_whether_it_was_warm(self):
+        done, result = self.bench("hit_ratio")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        steady = result["scenarios"][0]["steady"]
+        self.in_order(steady)
+        self.assertEqual(steady["n"], 40)  # 20 a second for two seconds
+        self.assertAlmostEqual(steady["hit_ratio"], steady["warm"] / 40)
+
+    def test_an_unknown_name_is_refused_with_the_known_ones(self):
+        done, result = self.bench("pong")
+        self.assertNotEqual(done.returncode, 0)
+        for word in ("'pong'", "ping", "create_cold", "floor_clone"):
+            self.assertIn(word, done.stderr)
+        self.assertIsNone(result)
+
+    def test_peers_are_measured_missing_or_failed_but_never_made_up(self):
+        shell = shutil.which("sh")
+        done, result = self.bench("peer", peers=[
+            {"name": "absent", "missing": "not on this machine"},
+            {"name": "broken", "kind": "command", "measures": "exec", "argv": [shell, "-c", "echo why >&2; exit 3"]},
+            {"name": "no-such", "kind": "command", "measures": "exec", "argv": ["no-such-program-at-all"]},
+            {"name": "mute", "kind": "mcp", "start": True, "argv": [shell, "-c", "echo words; exit 1"]},
+            {"name": "good", "kind": "command", "measures": "exec", "argv": [shell, "-c", "test $X = 1"],
+             "env": {"X": "1"}}])
+        self.assertEqual(done.returncode, 1, done.stderr)
+        peers = {p["name"]: p for p in result["peers"]}
+        self.assertEqual(peers["absent"], {"name": "absent", "missing": "not on this machine"})
+        for name, words in (("broken", "exit code 3.*why"), ("no-such", "not in PATH"), ("mute", "ended without an answer")):
+            self.assertRegex(peers[name]["failed"], re.compile(words, re.S))
+            self.assertNotIn("figures", peers[name])
+            self.assertRegex(done.stdout, f"FAILED {name}")
+        self.assertIn("missing absent: not on this machine", done.stdout)
+        self.in_order(peers["good"]["figures"][0]["spaced"])
+
+    def test_a_wrong_peers_file_is_refused_by_entry(self):
+        for peers, words in (({}, "no JSON list"), ([{"name": "x"}], "peer 'x' has no text 'kind'"), ([[]], "peer number 1"),
+                             ([{"name": "x", "kind": "command", "measures": "exec", "argv": []}], "'argv'")):
+            done, result = self.bench("peer", peers=peers)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(words, done.stderr)
+            self.assertIsNone(result)
+
+
+if __name__ == "__main__":
+    unittest.main()
