@@ -123,12 +123,17 @@ void hold_signals() {
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 }
 
-void check_interrupted() {
+int interrupted() noexcept {
   sigset_t pending;
   sigemptyset(&pending);
   ::sigpending(&pending);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP})
-    if (sigismember(&pending, signal) == 1) throw Interrupted(signal);
+    if (sigismember(&pending, signal) == 1) return signal;
+  return 0;
+}
+
+void check_interrupted() {
+  if (const int signal = interrupted(); signal != 0) throw Interrupted{signal};
 }
 
 void sleep_ms(double ms) {

@@ -37,6 +37,8 @@ struct Interrupted {
 /// Holds SIGINT, SIGTERM and SIGHUP back in this thread and those that it starts; what was started gets
 /// cleaned up.
 void hold_signals();
+/// The one that has come, or 0.
+int interrupted() noexcept;
 /// Throws Interrupted once one of them has come.
 void check_interrupted();
 /// Throws Interrupted.

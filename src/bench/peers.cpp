@@ -1,7 +1,9 @@
 #include "bench/peers.h"
 
 #include <fmt/format.h>
+#include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,6 +18,8 @@
 namespace hutch::bench {
 
 namespace {
+
+constexpr int kLookMs = 200;
 
 Error wrong(const std::string& what) {
   return Error(Errc::invalid_argument, what)
@@ -149,6 +153,11 @@ Json in_child(Work work) {
     ::_exit(0);
   }
   pipe.write_end.reset();
+  // When we are to stop, the child is told to: it holds the signal back as we do, and ends what it has
+  // started.
+  pollfd waiting{.fd = pipe.read_end.get(), .events = POLLIN, .revents = 0};
+  while (::poll(&waiting, 1, kLookMs) == 0)
+    if (interrupted()) ::kill(pid, SIGTERM);
   const std::string text = sys::read_all(pipe.read_end.get());
   (void)sys::retry_eintr([&] { return ::waitpid(pid, nullptr, 0); });
   check_interrupted();

@@ -38,7 +38,7 @@ if [[ ! -x $hutch ]]; then
   exit 1
 fi
 
-work=$(mktemp -d) daemon="" container=""
+work=$(mktemp -d) bench="" daemon="" container=""
 had_docker_groups=$(find /sys/fs/cgroup -maxdepth 2 -type d -name docker 2>/dev/null)
 
 # -- Docker: a daemon of our own, with a folder and a socket of its own ------------------------------------------
@@ -79,7 +79,9 @@ start_docker() {
   fi
 }
 
+# shellcheck disable=SC2317  # by trap
 cleanup() {
+  [[ $bench ]] && kill "$bench" 2>/dev/null && wait "$bench"
   stop_docker
   # A daemon that had to be killed may leave mounts.
   awk -v at="$work/" 'index($2, at) == 1 {print $2}' /proc/mounts | sort -r | xargs -r umount -l
@@ -110,7 +112,11 @@ start_docker
 python3 tests/bench/peers.py "$work" "$docker_missing" "$container" "$npm_missing" || exit 1
 
 status=0
-"$hutch" bench ${length:+"$length"} "${only[@]}" --peers "$work/peers.json" --json "$work/result.json" || status=$?
+# In the background, so that a signal to this script ends it at once: a shell waits for what it runs in front.
+"$hutch" bench ${length:+"$length"} "${only[@]}" --peers "$work/peers.json" --json "$work/result.json" &
+bench=$!
+wait "$bench" || status=$?
+bench=""
 [[ -f $work/result.json ]] || exit "$status"
 [[ $json ]] && cp "$work/result.json" "$json"
 echo

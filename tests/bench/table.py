@@ -62,7 +62,7 @@ def ratio_goal(name, ours, other_name, other, limit, goal, plus_ms=0.0, faster=F
 
 
 def bound_goal(name, measured, unit, good, goal):
-    return [name, "-", goal, verdict(None if measured is None else good(measured)), "-" if measured is None else f"{number(measured)} {unit}"]
+    return [name, "-", goal, verdict(None if measured is None else good(measured)), "-" if measured is None else f"{number(measured)} {unit}".strip()]
 
 
 def warm_goals():
@@ -86,7 +86,7 @@ def cycle_goal():
 
 def goals():
     scenarios, server = SECTIONS["scenarios"], "server-filesystem"
-    steady = value(scenarios.get("hit_ratio", {}), "steady", "hit_ratio")
+    steady = value(scenarios.get("hit_ratio", {}), "steady", "hit_ratio") if result["pool"] else None
     rss = value(scenarios.get("rss", {}), "rss", "after_first_call_bytes")
     many = [m for m in scenarios.get("memory", {}).get("memory", []) if "cgroup_bytes_each" in m]
     each = many[-1]["cgroup_bytes_each"] / MIB if many else None
