@@ -52,33 +52,33 @@ class WaitedStream : public Stream {
   virtual void handle(const wire::Header& header, std::string_view payload) = 0;
 
   /// True when `ready` held before the deadline and before a stop was requested. `ready` runs with the lock
-  /// held.
+  /// held, and not again once it was true: it may take what it waited for.
   template <class Ready>
   bool wait_until(std::stop_token stop, Clock::time_point deadline, Ready ready) {
     const std::stop_callback on_stop(stop, [this] { channel_->wake(); });
     std::unique_lock lock(mutex_);
-    bool reading = false, offered = false;
+    bool done = ready(), reading = false, offered = false;
     ++waiting_;
-    while (!ready() && !stop.stop_requested() && Clock::now() < deadline) {
+    while (!done && !stop.stop_requested() && Clock::now() < deadline) {
       if (reading || (reading = channel_->begin_reading())) {
         lock.unlock();
         channel_->read_some(deadline);
         lock.lock();
+        done = ready();
       } else {
-        changed_.wait_until(lock, stop, deadline, [&] { return ready() || offered_; });
+        changed_.wait_until(lock, stop, deadline, [&] { return (done = ready()) || offered_; });
         offered = std::exchange(offered_, false) || offered;
       }
     }
     --waiting_;
     offered = std::exchange(offered_, false) || offered;
-    const bool result = ready();
     lock.unlock();
     // Somebody else may be waiting for what only a reader would bring.
     if (reading)
       channel_->end_reading();
     else if (offered)
       channel_->offer_reading();
-    return result;
+    return done;
   }
   bool failed() const { return error_ != 0; }
   bool closed() const { return closed_; }
