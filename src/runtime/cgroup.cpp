@@ -199,6 +199,19 @@ CgroupUsage Cgroup::usage() const {
   return usage;
 }
 
+std::optional<uint64_t> Cgroup::exact_memory_bytes() const {
+  const auto* path = folder("memory");
+  if (path == nullptr) return std::nullopt;
+  const auto stat = [&](std::string_view key) { return read_keyed(*path + "/memory.stat", key); };
+  if (v2_) {
+    const auto anon = stat("anon"), file = stat("file"), kernel = stat("kernel");  // kernel: Linux 5.18
+    return anon && file && kernel ? std::optional(*anon + *file + *kernel) : usage().memory_bytes;
+  }
+  const auto rss = stat("rss"), cache = stat("cache"),
+             kernel = read_number(*path + "/memory.kmem.usage_in_bytes");
+  return rss && cache && kernel ? std::optional(*rss + *cache + *kernel) : usage().memory_bytes;
+}
+
 uint64_t Cgroup::oom_kills() const {
   const auto* path = folder("memory");
   if (path == nullptr) return 0;

@@ -75,6 +75,9 @@ class Cgroup {
   /// it.
   bool holds(pid_t pid) const;
   CgroupUsage usage() const;
+  /// What the group's memory really is: usage() counts up to 64 pages for each processor that the kernel has
+  /// only charged ahead. Nothing where the controller is missing.
+  std::optional<uint64_t> exact_memory_bytes() const;
   /// Processes that the kernel's out-of-memory killer has ended in this group so far.
   uint64_t oom_kills() const;
   /// Times that a process or thread was refused at the limit so far.

@@ -10,7 +10,6 @@
 #include <charconv>
 
 #include "base/sys.h"
-#include "runtime/block_groups.h"
 #include "runtime/bundle.h"
 #include "runtime/embedded.h"
 #include "runtime/rootfs.h"
@@ -217,7 +216,6 @@ Container OciRuntime::start(const SandboxSpec& spec, Clock::time_point deadline)
   const Probe found = probe();
   if (!found.usable) throw Error(Errc::unavailable, found.detail).hint(found.hint);
 
-  std::call_once(spread_, [&] { spread_subfolders(spec.folder.substr(0, spec.folder.rfind('/'))); });
   const bool layer_on_disk = can_be_upper(spec.folder);
   sys::make_dirs(spec.folder + "/layer", 0700);
   Container container;

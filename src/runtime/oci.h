@@ -30,7 +30,6 @@ class OciRuntime : public Runtime {
   mutable std::mutex mutex_;
   mutable std::string path_;  // where it was found last
   StageProcess stage_;
-  std::once_flag spread_;
 };
 
 }  // namespace hutch::runtime

@@ -288,7 +288,7 @@ PoolHooks::Health Manager::check_warm(const std::string& id) {
     if (const auto it = entries_.find(id); it != entries_.end()) sandbox = it->second->whole();
   }
   if (!sandbox || !sandbox->ping(Clock::now() + kPingTimeout)) return {};
-  return {true, sandbox->cgroup().usage().memory_bytes.value_or(0)};
+  return {true, sandbox->cgroup().exact_memory_bytes().value_or(0)};
 }
 
 /// Warm sandboxes are counted like others, but never take more than half of the memory that is free.
@@ -411,8 +411,8 @@ void Manager::shutdown(Clock::time_point deadline) {
   {
     std::unique_lock lock(mutex_);
     stopping_ = true;
-    // What is half made is best removed by whoever makes it, who knows how far it is: without its processes it
-    // fails at once.
+    // What is half made is best removed by whoever makes it, who knows how far it is: without its processes
+    // it fails at once.
     const auto is_whole = [](const auto& e) { return e.second->whole() != nullptr; };
     for (const auto& [_, entry] : entries_)
       if (!entry->whole()) entry->cgroup.kill_all();

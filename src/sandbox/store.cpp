@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "base/sys.h"
+#include "runtime/block_groups.h"
 
 namespace hutch::sandbox {
 
@@ -111,6 +112,7 @@ void Store::open() {
     const std::string id = sys::random_hex(6);
     const std::string building = fmt::format("{}/servers/.{}", home_, id);
     sys::make_dirs(building + "/sandboxes", 0711);
+    runtime::spread_subfolders(building + "/sandboxes");
     UniqueFd lock = sys::open(building + "/lock", O_RDWR | O_CREAT, 0600);
     if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) throw sys_error(errno, "lock", building);
     // Under its final name it is locked from the first moment: nobody can take it for a dead one.
