@@ -6,6 +6,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <limits>
+#include <ranges>
+#include <string>
+#include <vector>
 
 #include "schema/text.h"
 
@@ -314,16 +317,22 @@ LineWindow::Part LineWindow::front(std::string_view text, size_t limit) const {
 
 LineWindow::Part LineWindow::back(std::string_view text, size_t limit) const {
   Part part;
+  std::vector<std::string> lines;  // the last one first
+  size_t shown_bytes = 0;
   std::string_view line = last_line_of(text);
   // The first line is not complete, or is not known to be.
   for (; line.size() < text.size(); line = last_line_of(text)) {
-    const std::string shown = numbered(last_line() - part.lines, line);
-    if (part.text.size() + shown.size() > limit) break;
-    part.text.insert(0, shown);
+    lines.push_back(numbered(last_line() - part.lines, line));
+    if (shown_bytes + lines.back().size() > limit) {
+      lines.pop_back();
+      break;
+    }
+    shown_bytes += lines.back().size();
     part.bytes += line.size();
     ++part.lines;
     text.remove_suffix(line.size());
   }
+  for (const auto& shown : lines | std::views::reverse) part.text += shown;
   if (part.lines > 0) return part;
   if (line.ends_with('\n')) line.remove_suffix(1);
   const std::string_view piece = piece_of(suffix_of, line, limit);
