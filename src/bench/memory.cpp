@@ -81,8 +81,9 @@ Json measure_idle(const Context& context, size_t count) {
   const double before = groups_cpu_ms(groups), server_before = process_cpu_ms(client.pid());
   sleep_ms(context.plan.idle_s * 1000);
   out["idle_s"] = context.plan.idle_s;
-  out["idle_cpu_ms"] = groups_cpu_ms(groups) - before;
-  out["idle_server_cpu_ms"] = process_cpu_ms(client.pid()) - server_before;
+  // Whoever has started has used some time: none at all means that it is not counted here.
+  if (before > 0) out["idle_cpu_ms"] = groups_cpu_ms(groups) - before;
+  if (server_before > 0) out["idle_server_cpu_ms"] = process_cpu_ms(client.pid()) - server_before;
   return out;
 }
 

@@ -167,6 +167,10 @@ std::string kib(const Json& entry, const char* field) {
   return entry.contains(field) ? number(entry.at(field).get<double>() / 1024) : "-";
 }
 
+std::string count_or_dash(const Json& entry, const char* field) {
+  return entry.contains(field) ? number(entry.at(field)) : "-";
+}
+
 std::string memory(const Json& result) {
   std::string out;
   if (const Json* rss = named(result.at("scenarios"), "rss"); rss != nullptr && rss->contains("rss"))
@@ -180,8 +184,8 @@ std::string memory(const Json& result) {
     for (const auto& m : memory->at("memory"))
       rows.push_back({fmt::format("{} (cpu in {} s)", m.at("sandboxes").get<int>(), number(m.at("idle_s"))),
                       kib(m, "cgroup_bytes_each"), kib(m, "server_rss_bytes_each"),
-                      kib(m, "available_bytes_each"), number(m.at("idle_cpu_ms")),
-                      number(m.at("idle_server_cpu_ms"))});
+                      kib(m, "available_bytes_each"), count_or_dash(m, "idle_cpu_ms"),
+                      count_or_dash(m, "idle_server_cpu_ms")});
     out += format_table(rows);
   }
   return out.empty() ? out : out + '\n';
