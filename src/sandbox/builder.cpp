@@ -64,7 +64,7 @@ std::shared_ptr<Entry> Builder::name_one() {
 void Builder::set_state(Entry& entry, const std::string& state) {
   const std::lock_guard lock(entry.mutex);
   entry.record.state = state;
-  store_.write_record(entry.record);
+  Store::write_record(entry.record_file, entry.record);
 }
 
 void Builder::build(Entry& entry, const std::string& profile_name, const runtime::Limits& limits) {
@@ -75,11 +75,11 @@ void Builder::build(Entry& entry, const std::string& profile_name, const runtime
 
   // The record comes before everything that it names: after a crash at any point the rest can be found.
   if (::geteuid() == 0) entry.first_id = ids_.take();
-  store_.create_sandbox_folder(entry.id);
   {
     const std::lock_guard lock(entry.mutex);
     entry.record.runtime = runtime.name();
-    store_.write_record(entry.record);
+    entry.record_file = store_.create_sandbox_folder(entry.id);
+    Store::write_record(entry.record_file, entry.record);
   }
 
   const std::string folder = store_.sandbox_folder(entry.id);
@@ -96,7 +96,7 @@ void Builder::build(Entry& entry, const std::string& profile_name, const runtime
     const std::lock_guard lock(entry.mutex);
     entry.record.pid = container.pid;
     entry.record.start_time = container.start_time;
-    store_.write_record(entry.record);
+    Store::write_record(entry.record_file, entry.record);
   }
   channel->connect(
       {.orphan_ttl_ms = static_cast<uint64_t>(config_.sandbox.orphan_ttl_s) * 1000, .ends_in_ms = 0},

@@ -28,6 +28,7 @@ struct Entry {
 
   std::mutex mutex;  // guards what follows
   Record record;
+  UniqueFd record_file;
   std::shared_ptr<Sandbox> sandbox;  // null until it is whole
 
   std::shared_ptr<Sandbox> whole() {

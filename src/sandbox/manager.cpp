@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "base/log.h"
 #include "base/sys.h"
@@ -72,6 +73,22 @@ Error has_ended(const std::string& id_or_name, const std::string& cause) {
       .hint("make a new one with sandbox_create, or leave sandbox_id out to use the default sandbox");
 }
 
+/// For each profile the first one with the same root file system, runtime and hardening; the default one
+/// before all others.
+std::map<std::string, std::string> kinds_of(const config::Config& config) {
+  using Hard = std::tuple<std::string, std::vector<std::string>, std::string, int64_t, uint64_t>;
+  const auto hard = [&](const std::string& name) {
+    const config::Profile& p = config.profiles.at(name);
+    const config::SandboxDefaults settings = config::settings_of(config, name);
+    return Hard(p.runtime, p.host_paths, p.workdir, settings.open_files, settings.shm.value);
+  };
+  std::map<Hard, std::string> first{{hard(config.default_profile), config.default_profile}};
+  std::map<std::string, std::string> kinds;
+  for (const auto& [name, _] : config.profiles)
+    kinds[name] = first.try_emplace(hard(name), name).first->second;
+  return kinds;
+}
+
 PoolSettings pool_settings(const config::Pool& pool) {
   return {.min = static_cast<int>(pool.min),
           .max = static_cast<int>(pool.max),
@@ -82,6 +99,7 @@ PoolSettings pool_settings(const config::Pool& pool) {
 
 Manager::Manager(const config::Config& config)
     : config_(config),
+      kinds_(kinds_of(config_)),
       builder_(config_),
       pool_(pool_settings(config_.pool), pool_hooks()),
       housekeeper_([this](const std::stop_token& stop) { housekeep(stop); }) {}
@@ -105,19 +123,6 @@ void Manager::prepare() {
   prepared_ = true;
 }
 
-std::string Manager::kind_of(const std::string& profile) const {
-  const auto hard = [&](const std::string& name) {
-    const config::Profile& p = config_.profiles.at(name);
-    const config::SandboxDefaults settings = config::settings_of(config_, name);
-    return std::tuple(p.runtime, p.host_paths, p.workdir, settings.open_files, settings.shm.value);
-  };
-  const auto wanted = hard(profile);
-  if (hard(config_.default_profile) == wanted) return config_.default_profile;
-  for (const auto& [name, _] : config_.profiles)
-    if (hard(name) == wanted) return name;
-  return profile;
-}
-
 /// A warm sandbox that lives, or nothing. With mutex_ held.
 std::shared_ptr<Entry> Manager::take_warm(const std::string& kind) {
   while (const auto id = pool_.claim(kind)) {
@@ -132,7 +137,6 @@ std::shared_ptr<Entry> Manager::take_warm(const std::string& kind) {
 /// The entry of a sandbox that is this caller's alone: a warm one, or one that has to be built.
 std::shared_ptr<Entry> Manager::reserve(const CreateRequest& request, const std::string& profile,
                                         bool warm_allowed) {
-  auto fresh = builder_.name_one();
   const std::lock_guard lock(mutex_);
   if (stopping_) throw Error(Errc::unavailable, "the server is ending");
   const auto claimed =
@@ -149,7 +153,8 @@ std::shared_ptr<Entry> Manager::reserve(const CreateRequest& request, const std:
     if (entries_.size() >= static_cast<size_t>(config_.limits.max_sandboxes)) {
       if (const auto id = pool_.evict()) to_remove_.push_back(*id), changed_.notify_all();
     }
-    entry = entries_[fresh->id] = std::move(fresh);
+    entry = builder_.name_one();
+    entries_[entry->id] = entry;
   }
   entry->claimed = true;
   const std::lock_guard inner(entry->mutex);
@@ -218,8 +223,10 @@ std::shared_ptr<Sandbox> Manager::claim(Entry& entry, const CreateRequest& reque
   const std::lock_guard lock(mutex_);
   if (stopping_) throw Error(Errc::unavailable, "the server is ending");
   entry.published = true;
-  look_again_ = true;
-  changed_.notify_all();
+  if (const auto end = sandbox->ends_at(); end && *end < next_look_) {
+    look_again_ = true;
+    changed_.notify_all();
+  }
   return sandbox;
 }
 
@@ -273,7 +280,7 @@ std::string Manager::build_warm(const std::string& kind) {
     builder_.set_state(*entry, "warm");
     watch(*entry);
     const std::lock_guard lock(mutex_);
-    changed_.notify_all();
+    settled_.notify_all();
   } catch (...) {
     remove(entry->id);
     throw;
@@ -390,7 +397,7 @@ void Manager::remove(const std::string& id) {
     entry = it->second;
     entries_.erase(it);
     ++removing_;
-    changed_.notify_all();
+    settled_.notify_all();
   }
   if (const auto sandbox = entry->whole()) {
     sandbox->end("it was removed");
@@ -402,7 +409,7 @@ void Manager::remove(const std::string& id) {
     log::warning("something of {} is still there; the next server removes it", id);
   const std::lock_guard lock(mutex_);
   --removing_;
-  changed_.notify_all();
+  settled_.notify_all();
 }
 
 void Manager::shutdown(Clock::time_point deadline) {
@@ -416,7 +423,7 @@ void Manager::shutdown(Clock::time_point deadline) {
     const auto is_whole = [](const auto& e) { return e.second->whole() != nullptr; };
     for (const auto& [_, entry] : entries_)
       if (!entry->whole()) entry->cgroup.kill_all();
-    changed_.wait_until(lock, Clock::now() + (deadline - Clock::now()) / 2,
+    settled_.wait_until(lock, Clock::now() + (deadline - Clock::now()) / 2,
                         [&] { return std::ranges::all_of(entries_, is_whole); });
     entries.swap(entries_);
   }
@@ -438,7 +445,7 @@ void Manager::shutdown(Clock::time_point deadline) {
       });
   }
   std::unique_lock lock(mutex_);
-  changed_.wait_until(lock, deadline, [&] { return removing_ == 0; });
+  settled_.wait_until(lock, deadline, [&] { return removing_ == 0; });
   builder_.close();
 }
 
@@ -466,7 +473,7 @@ void Manager::housekeep(const std::stop_token& stop) {
   std::unique_lock lock(mutex_);
   while (!stop.stop_requested()) {
     look_again_ = false;
-    const auto next = end_overdue();
+    next_look_ = end_overdue();
     while (!to_remove_.empty()) {
       const std::string id = std::move(to_remove_.front());
       to_remove_.pop_front();
@@ -474,7 +481,7 @@ void Manager::housekeep(const std::stop_token& stop) {
       remove(id);
       lock.lock();
     }
-    changed_.wait_until(lock, stop, next, [&] { return look_again_ || !to_remove_.empty(); });
+    changed_.wait_until(lock, stop, next_look_, [&] { return look_again_ || !to_remove_.empty(); });
   }
 }
 

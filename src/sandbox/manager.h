@@ -69,7 +69,7 @@ class Manager {
   void answer_control(ControlSocket::Handler handler) { control_handler_ = std::move(handler); }
   /// The kind of warm sandboxes that serves a profile: named after the first profile with the same root file
   /// system, runtime and hardening. All else is attached at the claim.
-  std::string kind_of(const std::string& profile) const;
+  const std::string& kind_of(const std::string& profile) const { return kinds_.at(profile); }
 
  private:
   using Entries = std::map<std::string, std::shared_ptr<Entry>>;  // by id
@@ -93,16 +93,19 @@ class Manager {
   PoolHooks::Room room(uint64_t memory_bytes);
 
   const config::Config config_;
+  const std::map<std::string, std::string> kinds_;
   Builder builder_;
   std::atomic<bool> prepared_{false};
   std::mutex prepare_mutex_, default_mutex_;
 
   mutable std::mutex mutex_;
-  std::condition_variable_any changed_;
+  std::condition_variable_any changed_;  // there is something for the housekeeper
+  std::condition_variable_any settled_;  // a build or a removal is over
   Entries entries_;
   std::deque<Ended> ended_;            // the latest last, bounded
   std::deque<std::string> to_remove_;  // ended by themselves, to be cleaned up
-  bool look_again_ = false;            // for the housekeeper: something came that may end sooner
+  bool look_again_ = false;            // for the housekeeper: something came that ends sooner
+  Clock::time_point next_look_;        // of the housekeeper
   int removing_ = 0;                   // removals under way
   bool stopping_ = false;
   std::string default_id_;

@@ -157,11 +157,12 @@ std::string Store::sandbox_folder(const std::string& id) const {
   return folder_ + "/sandboxes/" + id;
 }
 
-void Store::create_sandbox_folder(const std::string& id) const {
+UniqueFd Store::create_sandbox_folder(const std::string& id) const {
   sys::make_dirs(sandbox_folder(id), 0711);
+  return sys::open(sandbox_folder(id) + "/record", O_WRONLY | O_APPEND | O_CREAT, 0600);
 }
 
-void Store::write_record(const Record& record) const {
+void Store::write_record(const UniqueFd& file, const Record& record) {
   const json j = {{"id", record.id},
                   {"name", record.name},
                   {"profile", record.profile},
@@ -171,7 +172,6 @@ void Store::write_record(const Record& record) const {
                   {"start_time", record.start_time},
                   {"cgroup_v2", record.cgroup_v2},
                   {"cgroups", record.cgroups}};
-  const UniqueFd file = sys::open(sandbox_folder(record.id) + "/record", O_WRONLY | O_APPEND | O_CREAT, 0600);
   sys::write_all(file.get(), j.dump(-1, ' ', true) + "\n");
 }
 

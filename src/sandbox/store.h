@@ -53,11 +53,12 @@ class Store {
   std::vector<std::string> remove_leftovers();
 
   std::string sandbox_folder(const std::string& id) const;
-  void create_sandbox_folder(const std::string& id) const;
+  /// Returns the record of the sandbox, open and empty: kept open, since a claim is one append to it.
+  UniqueFd create_sandbox_folder(const std::string& id) const;
   /// Appends a line to the sandbox's record: the first one before anything else is made, then one for each
   /// change. No rename and no sync: it has to survive the death of a process, not of the machine, and ext4
   /// writes a file that replaces another out to the disk at once.
-  void write_record(const Record& record) const;
+  static void write_record(const UniqueFd& file, const Record& record);
   /// False when something stays, which the next server removes.
   bool remove_sandbox_folder(const std::string& id, const sys::RemoveBounds& bounds) const noexcept;
 
