@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/sys.h"
 #include "cli/commands.h"
+#include "sandbox/store.h"
 
 namespace {
 
@@ -107,9 +107,12 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  // A process that does nothing but this, see sandbox::Store::close().
-  if (argc == 3 && std::string_view(argv[1]) == "--remove") return sys::remove_tree(argv[2]) ? 0 : kFailure;
   try {
+    // A process that does nothing but this, see sandbox::Store::close().
+    if (argc == 3 && std::string_view(argv[1]) == "--remove") {
+      (void)sandbox::remove_server_folder(argv[2]);
+      return 0;
+    }
     return run(argc, argv);
   } catch (const Error& e) {
     fmt::print(stderr, "hutch: {}\n", error_text(e));

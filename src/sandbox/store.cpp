@@ -130,6 +130,22 @@ void Store::open() {
   }
 }
 
+std::vector<std::string> remove_server_folder(const std::string& folder) {
+  std::vector<std::string> removed;
+  for (const auto& id : names_in(folder + "/sandboxes")) {
+    const std::string sandbox = folder + "/sandboxes/" + id;
+    bool gone = true;
+    if (const auto record = read_record(sandbox)) {
+      (void)end_recorded_agent(*record, Clock::now() + 5s);
+      gone = remove_cgroups(runtime::Cgroup(record->cgroup_v2, record->cgroups), Clock::now() + 2s);
+    }
+    // The record goes last: as long as something is left, the next try must find it.
+    if (gone && sys::remove_tree(sandbox)) removed.push_back(id);
+  }
+  if (names_in(folder + "/sandboxes").empty()) sys::remove_tree(folder);
+  return removed;
+}
+
 std::vector<std::string> Store::remove_leftovers() {
   std::vector<std::string> removed;
   for (const auto& server : names_in(home_ + "/servers")) {
@@ -137,17 +153,7 @@ std::vector<std::string> Store::remove_leftovers() {
     if (folder == folder_) continue;
     const UniqueFd lock = try_lock(folder + "/lock");
     if (!lock) continue;
-    for (const auto& id : names_in(folder + "/sandboxes")) {
-      const std::string sandbox = folder + "/sandboxes/" + id;
-      bool gone = true;
-      if (const auto record = read_record(sandbox)) {
-        (void)end_recorded_agent(*record, Clock::now() + 5s);
-        gone = remove_cgroups(runtime::Cgroup(record->cgroup_v2, record->cgroups), Clock::now() + 2s);
-      }
-      // The record goes last: as long as something is left, the next try must find it.
-      if (gone && sys::remove_tree(sandbox)) removed.push_back(id);
-    }
-    if (names_in(folder + "/sandboxes").empty()) sys::remove_tree(folder);
+    for (auto& id : remove_server_folder(folder)) removed.push_back(std::move(id));
     log::info("removed what server {} left behind", server);
   }
   return removed;

@@ -67,4 +67,8 @@ class Store {
   UniqueFd lock_;
 };
 
+/// Removes a dead server's folder with all that its records name: processes, cgroups, files. The caller holds
+/// its lock. Returns the sandboxes' ids; one of which something is left keeps its record, for the next try.
+std::vector<std::string> remove_server_folder(const std::string& folder);
+
 }  // namespace hutch::sandbox
