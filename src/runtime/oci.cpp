@@ -97,6 +97,8 @@ void plan_rootfs(StagePlan& plan, const SandboxSpec& spec, const HostRootfs& roo
   };
   plan.make_dir(at.root, 0755, 0);
   view(rootfs.skeleton, "root", at.root);
+  // Programs of the host may belong to nobody, but root inside must be able to write to /workspace and /etc.
+  if (spec.first_id != 0) plan.own_unshifted(at.root, spec.first_id);
   for (size_t i = 0; i < rootfs.lower.size(); ++i) {
     const LowerTree& tree = rootfs.lower[i];
     make_mount_point(plan, at.root, tree, spec.first_id);

@@ -32,6 +32,10 @@ class StagePlan {
   void bind_shifted(const std::string& source, const std::string& target) {
     add({"bind_shifted", source, target});
   }
+  /// When the latest `bind_shifted` could not shift: gives all in `tree`, a writable view of it, to `owner`.
+  void own_unshifted(const std::string& tree, uint32_t owner) {
+    add({"own_unshifted", tree, std::to_string(owner)});
+  }
   /// A writable view of `lower`. What is written goes to `upper`, whose owner and mode are those that the
   /// view's root shows; `work` is an empty folder beside it, for the kernel.
   void mount_overlay(const std::string& lower, const std::string& upper, const std::string& work,

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <ftw.h>
 #include <linux/mount.h>
 #include <sched.h>
 #include <signal.h>
@@ -31,7 +32,8 @@ uint32_t number(const std::string& text) {
 
 /// All that one step leaves to the next ones inside this process.
 struct State {
-  UniqueFd shift;  // a user namespace that says how owners are shifted
+  UniqueFd shift;          // a user namespace that says how owners are shifted
+  bool unshifted = false;  // the latest bind_shifted had to leave the owners as they are
 };
 
 void do_wait(State&, const StageStep&) {
@@ -116,7 +118,8 @@ void do_bind_shifted(State& state, const StageStep& s) {
     attributes.userns_fd = static_cast<uint64_t>(state.shift.get());
   }
   long rc = ::syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attributes, sizeof attributes);
-  if (rc != 0 && state.shift && (errno == EINVAL || errno == EPERM)) {
+  state.unshifted = rc != 0 && state.shift && (errno == EINVAL || errno == EPERM);
+  if (state.unshifted) {
     attributes.attr_set &= ~static_cast<uint64_t>(MOUNT_ATTR_IDMAP);
     attributes.userns_fd = 0;
     rc = ::syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attributes, sizeof attributes);
@@ -124,6 +127,16 @@ void do_bind_shifted(State& state, const StageStep& s) {
   check(rc, "mount_setattr", s[1]);
   check(::syscall(SYS_move_mount, tree, "", AT_FDCWD, s[2].c_str(), MOVE_MOUNT_F_EMPTY_PATH), "move_mount",
         s[2]);
+}
+
+void do_own_unshifted(State& state, const StageStep& s) {
+  if (!state.unshifted) return;
+  static uint32_t owner;  // ::nftw() passes nothing on
+  owner = number(s[2]);
+  const auto own = [](const char* path, const struct stat*, int, FTW*) {
+    return ::lchown(path, owner, owner) == 0 ? 0 : errno;
+  };
+  if (const int err = ::nftw(s[1].c_str(), own, 16, FTW_PHYS); err != 0) throw sys_error(err, "chown", s[1]);
 }
 
 void mount_overlay(const std::string& options, const std::string& target, unsigned long flags,
@@ -202,6 +215,7 @@ constexpr Verb kVerbs[] = {{"wait", 1, do_wait},
                            {"id_range", 3, do_id_range},
                            {"bind", 3, do_bind},
                            {"bind_shifted", 3, do_bind_shifted},
+                           {"own_unshifted", 3, do_own_unshifted},
                            {"overlay", 5, do_overlay},
                            {"overlay_read_only", 4, do_overlay_read_only},
                            {"open", 4, do_open},
