@@ -71,9 +71,8 @@ void Cgroup::create() {
     }
   }
   if (!v2_) return;
-  // The server's folder has to hand the controllers down; base was prepared by the probe.
-  for (const auto& [_, path] : folders_)
-    sys::write_file(path.substr(0, path.rfind('/')) + "/cgroup.subtree_control", "+memory +pids +cpu");
+  // The server's folder has to hand down what base, prepared by the probe, offers to it.
+  for (const auto& [_, path] : folders_) hand_controllers_down(path.substr(0, path.rfind('/')));
 }
 
 std::vector<std::string> Cgroup::join_files() const {
@@ -84,7 +83,9 @@ std::vector<std::string> Cgroup::join_files() const {
 
 const std::string* Cgroup::folder(const std::string& controller) const {
   const auto it = folders_.find(v2_ ? "" : controller);
-  return it == folders_.end() ? nullptr : &it->second;
+  if (it == folders_.end()) return nullptr;
+  // On v2 a controller that was not delegated to us has no files in the folder.
+  return !v2_ || sys::exists(fmt::format("{}/{}.max", it->second, controller)) ? &it->second : nullptr;
 }
 
 std::map<std::string, Enforcement> Cgroup::apply(const CgroupLimits& limits) const {
@@ -192,7 +193,8 @@ CgroupUsage Cgroup::usage() const {
     usage.memory_bytes = read_number(*path + (v2_ ? "/memory.current" : "/memory.usage_in_bytes"));
   if (const auto* path = folder("pids")) usage.pids = read_number(*path + "/pids.current");
   if (v2_) {
-    if (const auto* path = folder("cpu")) usage.cpu_us = read_keyed(*path + "/cpu.stat", "usage_usec");
+    // There even without the cpu controller.
+    for (const auto& [_, path] : folders_) usage.cpu_us = read_keyed(path + "/cpu.stat", "usage_usec");
   } else if (const auto* path = folder("cpuacct")) {
     if (const auto ns = read_number(*path + "/cpuacct.usage")) usage.cpu_us = *ns / 1000;
   }
@@ -220,15 +222,26 @@ uint64_t Cgroup::oom_kills() const {
 
 uint64_t Cgroup::pids_refused() const {
   const auto* path = folder("pids");
-  return path == nullptr ? 0 : read_keyed(*path + "/pids.events", "max").value_or(0);
+  if (path == nullptr) return 0;
+  // Before Linux 6.11 it is counted in the group of the process that was refused: runc's, where that is in
+  // use.
+  return read_keyed(*path + "/pids.events", "max").value_or(0) +
+         read_keyed(*path + "/runtime/pids.events", "max").value_or(0);
 }
 
 void Cgroup::kill_all() const noexcept {
   for (const auto& [_, path] : folders_) {
     try {
-      if (v2_) return sys::write_file(path + "/cgroup.kill", "1");  // Linux 5.14
-      std::istringstream pids(sys::read_file(path + "/cgroup.procs"));
-      for (pid_t pid = 0; pids >> pid;) ::kill(pid, SIGKILL);
+      if (v2_ && sys::exists(path + "/cgroup.kill")) {  // Linux 5.14
+        sys::write_file(path + "/cgroup.kill", "1");
+        continue;
+      }
+      for (const char* below : {"", "/runtime"}) {
+        const std::string group = path + below;
+        if (!sys::exists(group)) continue;
+        std::istringstream pids(sys::read_file(group + "/cgroup.procs"));
+        for (pid_t pid = 0; pids >> pid;) ::kill(pid, SIGKILL);
+      }
     } catch (const std::exception&) {
       // Gone already, or no such controller: remove() will tell.
     }

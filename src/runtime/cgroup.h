@@ -30,9 +30,14 @@ struct Enforcement {
   std::string detail;  // the value that is in force, or why there is none
 };
 
+/// cgroup v2: lets the groups below `folder` have the memory, pids and cpu controllers, as far as it has them
+/// itself. Returns those that it has not.
+std::string hand_controllers_down(const std::string& folder);
+
 /// Where on this host groups of our own can be made, found by looking and not by kernel version.
-/// cgroup v2: `hutch.slice` at the top (root), or below the user's delegated group. v1 and hybrid hosts:
-/// below our own group in each controller.
+/// cgroup v2: `hutch.slice` at the top (root), or below the user's delegated group. Where processes of that
+/// group are in the way, they are moved into `supervisor` below it. v1 and hybrid hosts: below our own group
+/// in each controller.
 class CgroupHost {
  public:
   static CgroupHost probe();
@@ -44,7 +49,7 @@ class CgroupHost {
   const std::string& v2_mount() const noexcept { return v2_mount_; }
   /// Controller ("memory", "cpu", "pids") to the folder below which our groups go. v2: one entry, key "".
   const std::map<std::string, std::string>& bases() const noexcept { return bases_; }
-  /// Why limits cannot be enforced here; empty when they can.
+  /// Why limits, or some of them, cannot be enforced here; empty when all can.
   const std::string& problem() const noexcept { return problem_; }
 
  private:

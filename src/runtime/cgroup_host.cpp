@@ -41,41 +41,93 @@ std::string own_folder(const Mount& mount, const std::string& group) {
 
 constexpr std::array kControllers = {"memory", "pids", "cpu"};
 
-bool has_controllers(const std::string& text) {
-  std::istringstream in(text);
-  std::set<std::string> found;
-  for (std::string word; in >> word;) found.insert(word);
-  return std::ranges::all_of(kControllers, [&](const char* name) { return found.contains(name); });
+std::set<std::string> words_in(const std::string& path) {
+  std::istringstream in(sys::read_file(path));
+  std::set<std::string> words;
+  for (std::string word; in >> word;) words.insert(word);
+  return words;
 }
 
-/// Makes `base` and hands the controllers down to it. Returns why that did not work, or nothing.
-std::string prepare_v2(const std::string& parent, const std::string& base) {
-  try {
-    if (!has_controllers(sys::read_file(parent + "/cgroup.controllers")))
-      return fmt::format("{} does not offer the memory, pids and cpu controllers", parent);
-    sys::make_dirs(base);
-    for (const auto& folder : {parent, base})
-      if (!has_controllers(sys::read_file(folder + "/cgroup.subtree_control")))
-        sys::write_file(folder + "/cgroup.subtree_control", "+memory +pids +cpu");
-    return ::access((parent + "/cgroup.procs").c_str(), W_OK) == 0 ? ""
-                                                                   : parent + "/cgroup.procs is not writable";
-  } catch (const Error& e) {
-    return e.what();
+constexpr std::string_view kAside = "/supervisor";
+
+/// A group that hands controllers down may have no processes itself, unless it is the host's root. In a
+/// container, or a scope of our own, it has: they go into a group beside ours, as Docker in Docker and
+/// systemd's DelegateSubgroup= do it.
+void move_processes_aside(const std::string& group) {
+  const std::string aside = group + std::string(kAside);
+  sys::make_dirs(aside);
+  for (const auto& pid : words_in(group + "/cgroup.procs")) {
+    try {
+      sys::write_file(aside + "/cgroup.procs", pid);
+    } catch (const Error&) {
+      // It ended meanwhile, or it may not be moved: then handing down fails again and says so.
+    }
   }
 }
 
-/// systemd delegates user@UID.service to the user; anything deeper is below it.
+/// Where our groups can be below a group, and what is missing there.
+struct Base {
+  std::string problem;
+  bool usable = false;
+};
+
+/// Makes `base` and hands the controllers down to it.
+Base prepare_v2(const std::string& parent, const std::string& base) {
+  try {
+    if (::access((parent + "/cgroup.procs").c_str(), W_OK) != 0)
+      return {.problem = parent + "/cgroup.procs is not writable"};
+    sys::make_dirs(base);
+    std::string missing;
+    for (int attempt = 0;; ++attempt) {
+      try {
+        missing = hand_controllers_down(parent);
+        break;
+      } catch (const Error& e) {
+        if (e.code() != Errc::conflict || attempt == 5) throw;
+        move_processes_aside(parent);  // again and again: they may fork meanwhile
+      }
+    }
+    (void)hand_controllers_down(base);
+    if (!missing.empty()) missing = fmt::format("{} does not offer: {}", parent, missing);
+    return {.problem = missing, .usable = true};
+  } catch (const Error& e) {
+    return {.problem = e.what()};
+  }
+}
+
+/// systemd delegates user@UID.service to the user; anything deeper is below it. Otherwise it is our own
+/// group, or the one above it when we, or a server before us, have been moved aside.
 std::string delegated_parent(const std::string& own) {
-  const size_t service = own.find("/user@");
-  return service == std::string::npos ? own : own.substr(0, own.find('/', service + 1));
+  if (const size_t service = own.find("/user@"); service != std::string::npos)
+    return own.substr(0, own.find('/', service + 1));
+  if (own.ends_with(kAside)) {
+    const std::string above = own.substr(0, own.size() - kAside.size());
+    if (sys::exists(above + "/hutch.slice")) return above;
+  }
+  return own;
 }
 
 }  // namespace
+
+std::string hand_controllers_down(const std::string& folder) {
+  const auto offered = words_in(folder + "/cgroup.controllers"),
+             handed = words_in(folder + "/cgroup.subtree_control");
+  std::string missing, wanted;
+  for (const char* name : kControllers) {
+    if (!offered.contains(name))
+      missing += fmt::format("{}{}", missing.empty() ? "" : ", ", name);
+    else if (!handed.contains(name))
+      wanted += fmt::format("+{} ", name);
+  }
+  if (!wanted.empty()) sys::write_file(folder + "/cgroup.subtree_control", wanted);
+  return missing;
+}
 
 CgroupHost CgroupHost::probe() {
   CgroupHost host;
   const auto groups = own_groups();
   const auto mounts = read_mountinfo("/proc/self/mountinfo");
+  std::string own;  // our group on v2
   for (const auto& mount : mounts) {
     if (mount.type == "cgroup") {
       for (const char* controller : {"memory", "pids", "cpu", "cpuacct"})
@@ -83,21 +135,24 @@ CgroupHost CgroupHost::probe() {
           host.bases_[controller] = own_folder(mount, groups.at(controller)) + "/hutch";
     } else if (mount.type == "cgroup2") {
       host.hybrid_mount_ = mount.target;
+      own = groups.contains("") ? own_folder(mount, groups.at("")) : mount.target;
     }
   }
   if (host.bases_.contains("memory")) {
-    if (::access(host.bases_["memory"].substr(0, host.bases_["memory"].rfind('/')).c_str(), W_OK) != 0)
+    if (::access(host.bases_["memory"].substr(0, host.bases_["memory"].rfind('/')).c_str(), W_OK) != 0) {
       host.problem_ = fmt::format("{} is not writable", host.bases_["memory"]);
+      host.bases_.clear();
+    }
   } else if (!host.hybrid_mount_.empty()) {
     host.v2_ = true;
-    const std::string mount = host.v2_mount_ = std::exchange(host.hybrid_mount_, "");
-    const std::string parent = ::geteuid() == 0 ? mount : delegated_parent(mount + groups.at(""));
-    host.bases_ = {{"", parent + "/hutch.slice"}};
-    host.problem_ = prepare_v2(parent, host.bases_.at(""));
+    host.v2_mount_ = std::exchange(host.hybrid_mount_, "");
+    const std::string parent = ::geteuid() == 0 ? host.v2_mount_ : delegated_parent(own);
+    const Base base = prepare_v2(parent, parent + "/hutch.slice");
+    if (base.usable) host.bases_ = {{"", parent + "/hutch.slice"}};
+    host.problem_ = base.problem;
   } else {
     host.problem_ = "no cgroup file system is mounted";
   }
-  if (!host.problem_.empty()) host.bases_.clear();
   return host;
 }
 
