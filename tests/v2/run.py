@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Boots a kernel with cgroup v2 in QEMU and runs the real program in it.
 
-    run.py [--build FOLDER] [--only WORD]... [--console] [--keep]
+    run.py [--build FOLDER] [--only PART] [--command TEXT] [--console]
 
 The machine is made of installed Debian packages (a kernel, which is only downloaded and unpacked, and the files of
 PACKAGES with all that they depend on) and lasts as long as the run. What takes long is kept in FOLDER/v2. The checks
@@ -194,7 +194,7 @@ def system_disk(cache, hutch):
     return image
 
 
-def project_disk(cache, hutch):
+def project_disk(cache, hutch, command):
     folder = cache / "project"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "build/src").mkdir(parents=True)
@@ -202,6 +202,8 @@ def project_disk(cache, hutch):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
+    if command:
+        (folder / "command.sh").write_text(command + "\n")
     run("strip", "--strip-debug", "-o", folder / "build/src/hutch", hutch)
     return ext4(folder, cache / "project.ext4", 16)
 
@@ -209,18 +211,17 @@ def project_disk(cache, hutch):
 # -- the run -----------------------------------------------------------------------------------------------------
 
 
-def machine(cache, hutch, words):
+def machine(cache, hutch, options):
     vmlinuz, modules = kernel(cache)
-    # Emulation with two threads and a clock of its own: what waits in the guest costs nothing here.
     kvm = os.environ.get("HUTCHTEST_KVM")
     # `snapshot`: what the guest writes is thrown away, and the cached disks stay as they are.
-    disks = [w for image in (system_disk(cache, hutch), project_disk(cache, hutch))
+    disks = [w for image in (system_disk(cache, hutch), project_disk(cache, hutch, options.command))
              for w in ("-drive", f"file={image},format=raw,if=virtio,snapshot=on,cache=unsafe")]
     command = ["qemu-system-x86_64", "-M", "q35", *(("-accel", "kvm", "-cpu", "host") if kvm else
                                                      ("-accel", "tcg,thread=multi", "-cpu", "max")),
                "-smp", "2", "-m", "3072", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                "-kernel", vmlinuz, "-initrd", initramfs(cache, modules),
-               "-append", "console=ttyS0 quiet panic=-1 mitigations=off " + " ".join(words),
+               "-append", "console=ttyS0 quiet panic=-1 mitigations=off hutchtest.only=" + options.only,
                "-serial", f"file:{cache}/console.log", "-serial", "stdio", *disks]
     return [str(c) for c in command]
 
@@ -263,13 +264,14 @@ def prepare(options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, default=ROOT / "build")
-    parser.add_argument("--only", action="append", default=[], metavar="WORD", help="only the parts whose name begins with it")
+    parser.add_argument("--only", default="", metavar="PART", help="only the parts whose name begins so")
+    parser.add_argument("--command", default="", metavar="TEXT", help="a shell command to run there instead, for looking around")
     parser.add_argument("--console", action="store_true", help="show the kernel's console at the end")
     options = parser.parse_args()
     options.build = options.build.resolve()
     try:
         cache, hutch = prepare(options)
-        command = machine(cache, hutch, [f"hutchtest.only={w}" for w in options.only])
+        command = machine(cache, hutch, options)
     except Missing as e:
         print(f"SKIP {e}")
         print("0 passed, 0 failed, 1 skipped")
