@@ -136,7 +136,8 @@ void do_own_unshifted(State& state, const StageStep& s) {
   const auto own = [](const char* path, const struct stat*, int, FTW*) {
     return ::lchown(path, owner, owner) == 0 ? 0 : errno;
   };
-  if (const int err = ::nftw(s[1].c_str(), own, 16, FTW_PHYS); err != 0) throw sys_error(err, "chown", s[1]);
+  const int err = ::nftw(s[1].c_str(), own, 16, FTW_PHYS);
+  if (err != 0) throw sys_error(err < 0 ? errno : err, "chown", s[1]);
 }
 
 void mount_overlay(const std::string& options, const std::string& target, unsigned long flags,
