@@ -7,14 +7,15 @@ usage() {
   cat <<'END'
 usage: tests/run.sh [--long] [--only NAME]... [-h]
 
-  --long       also builds and tests with ThreadSanitizer, and runs fuzzers and fault tests at full length
+  --long       also builds and tests with ThreadSanitizer, runs fuzzers and fault tests at full length, and the suite v2
   --only NAME  only the suites whose name begins with NAME; may be repeated
   -h           this text
 
 suites: unit (all of Meson's: unit, protocol, agent, fuzz), sandbox, security, clients, each plain; support;
         asan-unit, asan-sandbox, asan-security: short forms under address and undefined sanitizers;
         style-layers, style-conventions, style-format, schema (recorded messages against the official
-        JSON schemas; skipped without $MCP_SCHEMA_DIR), tsan-unit and tsan-sandbox with --long
+        JSON schemas; skipped without $MCP_SCHEMA_DIR), tsan-unit and tsan-sandbox with --long; v2, a machine with cgroup v2
+        in QEMU, with --long or --only v2
 END
 }
 
@@ -41,6 +42,8 @@ wanted() {  # is this suite asked for?
   return 1
 }
 
+v2_wanted() { if ((${#only[@]})); then wanted v2; else ((long)); fi; }
+
 count() { ((passed += $1, failed += $2, skipped += $3)); }
 
 # -- what must be installed ------------------------------------------------------------------------------------
@@ -50,6 +53,7 @@ as_root() { if ((EUID == 0)); then "$@"; else sudo "$@"; fi; }
 missing_packages() {
   local -a wanted=(meson ninja-build pkg-config nlohmann-json3-dev libfmt-dev libyaml-cpp-dev doctest-dev libdtl-dev
     libasio-dev libssl-dev libseccomp-dev crun runc e2fsprogs uidmap procps)
+  if v2_wanted && [[ $(uname -m) == x86_64 ]]; then wanted+=(qemu-system-x86 busybox-static); fi
   # Names of what is wanted and not among what is installed.
   comm -23 <(printf '%s\n' "${wanted[@]}" | sort) \
     <(dpkg-query -W -f='${Status} ${Package}\n' "${wanted[@]}" 2>/dev/null | sed -n 's/.* installed //p' | sort -u)
@@ -188,7 +192,7 @@ finish() {
 any_wanted() { local name; for name in "$@"; do wanted "$name" && return 0; done; return 1; }
 
 install_missing
-if any_wanted unit support sandbox security clients schema; then must_build build; fi
+if any_wanted unit support sandbox security clients schema || v2_wanted; then must_build build; fi
 # Variables of the tests have a prefix of their own: hutch refuses a HUTCH_ variable that it does not know.
 [[ ${CI:-} ]] && export HUTCHTEST_REQUIRE_SANDBOX=1
 export HUTCHTEST_RECORD_DIR=$work/recordings
@@ -215,6 +219,8 @@ if any_wanted clients schema; then
     broken+=(clients)
   fi
 fi
+
+if v2_wanted; then suite v2 python3 tests/v2/run.py --build build; fi
 
 unset HUTCHTEST_RECORD_DIR
 if any_wanted asan-unit asan-sandbox asan-security; then

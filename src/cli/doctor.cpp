@@ -48,6 +48,12 @@ Check limits(const runtime::CgroupHost& cgroups) {
             fmt::format("cgroup {}{}: memory, cpus and pids can be limited", cgroups.v2() ? "v2" : "v1",
                         cgroups.hybrid_mount().empty() ? "" : " (hybrid)"),
             ""};
+  if (!cgroups.bases().empty())  // some controllers only
+    return {
+        "limits", false, cgroups.problem(),
+        ::geteuid() == 0
+            ? "start the kernel with cgroup_enable= and the name of what is missing"
+            : "as root, systemctl edit user@.service: [Service] Delegate=memory pids cpu; then log in again"};
   return {"limits", false, cgroups.problem(),
           ::geteuid() == 0
               ? "mount the cgroup file system writable (in Docker: --privileged or --cgroupns=private)"

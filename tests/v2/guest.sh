@@ -75,7 +75,7 @@ echo 1 >$groups/init.scope/cgroup.procs
 make_group $service "$all"
 
 if [[ -e command.sh ]]; then
-  only=command
+  only="command"
   part command $service bash command.sh
 fi
 
@@ -93,7 +93,7 @@ make_group $user/user@1000.service/app.slice/run.scope "$all"
 delegate $user/user@1000.service
 part user $user/user@1000.service/app.slice/run.scope as_user bash -c "suite tests/v2/test_v2.py"
 
-# systemd before 252 hands a user memory and pids only.
+# Older versions of systemd hand a user memory and pids only.
 export HUTCHTEST_V2_HOST=partial
 rmdir $user/user@1000.service/hutch.slice 2>/dev/null
 for folder in app.slice . ..; do echo -cpu >$user/user@1000.service/$folder/cgroup.subtree_control; done

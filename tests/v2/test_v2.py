@@ -43,7 +43,7 @@ class Doctor(HutchCase):
         expected = {"memory", "swap", "cpus", "pids"} if LIMITED else set()
         self.assertEqual(held, expected - {"cpus"} if HOST == "partial" else expected, text)
         if HOST == "partial":
-            self.assertRegex(text, r"MISS limits +.* does not offer: cpu\n")
+            self.assertRegex(text, r"MISS limits +.* does not offer: cpu\n.*Delegate=memory pids cpu")
         elif LIMITED:
             self.assertIn("cgroup v2: memory, cpus and pids can be limited", text)
         else:
