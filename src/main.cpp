@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/sys.h"
 #include "cli/commands.h"
 #include "sandbox/store.h"
 
@@ -110,6 +111,7 @@ int main(int argc, char** argv) {
   try {
     // A process that does nothing but this, see sandbox::Store::close().
     if (argc == 3 && std::string_view(argv[1]) == "--remove") {
+      (void)sys::read_all(sandbox::kServerEndFd);
       (void)sandbox::remove_server_folder(argv[2]);
       return 0;
     }

@@ -429,7 +429,7 @@ void Manager::shutdown(Clock::time_point deadline) {
   }
   for (auto& [_, entry] : entries) {
     const auto sandbox = entry->whole();
-    if (!sandbox) continue;  // being made: its cgroup is emptied below, and what makes it fails
+    if (!sandbox) continue;  // still being made
     sandbox->end("the server ended");
     try {
       builder_.set_state(*entry, "ending");
@@ -439,10 +439,14 @@ void Manager::shutdown(Clock::time_point deadline) {
   }
   {
     std::vector<std::jthread> removals;
-    for (auto& [_, entry] : entries)
+    for (auto& [_, entry] : entries) {
+      // Whoever still makes it goes on until this process ends: what it makes last is removed after that, by
+      // the record, which therefore stays.
+      if (!entry->whole()) continue;
       removals.emplace_back([&] {
         builder_.remove(*entry, deadline, {.max_file_bytes = kQuickFileBytes, .deadline = deadline});
       });
+    }
   }
   std::unique_lock lock(mutex_);
   settled_.wait_until(lock, deadline, [&] { return removing_ == 0; });

@@ -93,8 +93,12 @@ void Store::close() noexcept {
     sys::remove_tree(folder_);
   } else {
     try {
-      Process::spawn({.argv = {"/proc/self/exe", "--remove", folder_}, .env = {}, .fds = {{lock_.get(), 3}}})
+      sys::Pipe end = sys::pipe();
+      Process::spawn({.argv = {"/proc/self/exe", "--remove", folder_},
+                      .env = {},
+                      .fds = {{lock_.get(), 3}, {end.read_end.get(), kServerEndFd}}})
           .detach();
+      (void)end.write_end.release();  // closed by the end of this process
     } catch (const Error& e) {
       log::warning("{}: the next server removes {}", e.what(), folder_);
     }

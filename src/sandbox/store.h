@@ -40,8 +40,9 @@ class Store {
   /// used.
   void open();
   /// Gives up the server's own folder. What could not be removed in time, such as the gigabytes of a sandbox,
-  /// is left to a process of our binary that does nothing else and keeps the lock meanwhile; should that be
-  /// killed too, the next server does it.
+  /// or of which something was still being made, is left to a process of our binary that waits for the end of
+  /// this one, does nothing else, and keeps the lock meanwhile; should that be killed too, the next server
+  /// does it.
   void close() noexcept;
   const std::string& home() const noexcept { return home_; }
   const std::string& server_id() const noexcept { return server_id_; }
@@ -66,6 +67,10 @@ class Store {
   std::string home_, server_id_, folder_;
   UniqueFd lock_;
 };
+
+/// What `hutch --remove FOLDER` inherits: it begins when this reads as ended, which is when the server is
+/// dead.
+inline constexpr int kServerEndFd = 4;
 
 /// Removes a dead server's folder with all that its records name: processes, cgroups, files. The caller holds
 /// its lock. Returns the sandboxes' ids; one of which something is left keeps its record, for the next try.

@@ -280,6 +280,18 @@ class Bounds(HutchCase):
             wait_for("its folder to be gone", lambda: not os.listdir(f"{self.home}/servers"))
             leaks.wait_clean(self.before, self.home)
 
+    def test_a_build_that_outlasts_its_server_is_removed_after_it(self):
+        runtime = os.path.join(self.home, "slow-crun")
+        with open(runtime, "w") as file:
+            file.write('#!/bin/sh\nsleep 0.4\nexec /usr/bin/env crun "$@"\n')
+        os.chmod(runtime, 0o755)
+        for ready in (False, True):  # the first build of all, and a refill
+            server = self.server("--results", "structured", env={"HUTCH_OCI__RUNTIME": runtime})
+            call(server, "sandbox_create" if ready else "sandbox_list")
+            wait_for("a build", lambda: kind(self).get("building"))
+            self.assertEqual(server.close()[0], 0)
+            leaks.wait_clean(self.before, self.home)
+
     def test_one_server_of_several_is_chosen_by_its_id(self):
         servers = [self.serve(), self.serve()]
         for server in servers:
