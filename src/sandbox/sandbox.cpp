@@ -107,7 +107,7 @@ void Sandbox::on_process_end() {
     const std::lock_guard lock(mutex_);
     ended_ = true;
     if (cause_.empty() && about_.ttl > 0s && Clock::now() - started_ >= about_.ttl)
-      cause_ = "its lifetime was over";
+      cause_ = fmt::format("its lifetime of {} s was over", about_.ttl.count());
     if (cause_.empty())
       cause_ = oom_kills > 0 ? "its agent ended after the memory limit was reached"
                              : "its agent was killed from outside";

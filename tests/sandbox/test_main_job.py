@@ -336,7 +336,7 @@ class Ending(HutchCase):
         # By themselves: nobody is there to help.
         wait_for("all processes of the sandboxes have ended",
                  lambda: not leaks.processes().keys() - self.before.keys(), 15)
-        with self.server("--results", "structured") as after:
+        with self.server("--results", "structured", env={"HUTCH_POOL__MAX": 0}) as after:
             listed = call(after, "sandbox_list")
             self.assertFalse(listed.is_error, listed.text)
             self.assertEqual(listed.structured["sandboxes"], [])
