@@ -19,16 +19,14 @@ std::vector<std::string> base_environment(const std::string& home) {
 
 }  // namespace
 
-ServerCommand Context::server(const std::vector<std::string>& settings, bool structured) const {
-  ServerCommand command{{program, "mcp", "--results", structured ? "structured" : "text"},
-                        base_environment(home)};
+ServerCommand Context::server(const std::vector<std::string>& settings) const {
+  ServerCommand command{{program, "mcp"}, base_environment(home)};
   for (const auto& setting : settings) command.env.push_back("HUTCH_" + setting);
   return command;
 }
 
-ServerCommand Context::cold_server(bool structured) const {
-  return server(can_empty_pool ? std::vector<std::string>{"POOL__MAX=0"} : std::vector<std::string>{},
-                structured);
+ServerCommand Context::cold_server() const {
+  return server(can_empty_pool ? std::vector<std::string>{"POOL__MAX=0"} : std::vector<std::string>{});
 }
 
 Context make_context(std::string program, std::string home, Plan plan) {

@@ -13,9 +13,9 @@ struct Context {
   bool can_empty_pool = false;  // the program knows pool.max: a server without a pool can be asked for
 
   /// `hutch mcp` with settings of its own ("SANDBOX__MEMORY=64m").
-  ServerCommand server(const std::vector<std::string>& settings = {}, bool structured = false) const;
+  ServerCommand server(const std::vector<std::string>& settings = {}) const;
   /// One whose creates are all cold.
-  ServerCommand cold_server(bool structured = false) const;
+  ServerCommand cold_server() const;
 };
 
 /// Looks what the program can do. `home` is an existing folder.
