@@ -8,7 +8,7 @@ usage() {
   cat <<'END'
 usage: tests/bench/run.sh [--quick|--long] [--write-readme] [--only NAME,...] [--json FILE] [-h]
 
-  --quick         small counts, two minutes; --long: sustained for minutes, 500 sandboxes; default: about 8 minutes
+  --quick         small counts, two minutes; --long: sustained for minutes, 500 sandboxes; default: about 11 minutes
   --write-readme  puts the tables between the benchmark markers of README.md
   --only          as hutch bench takes it
   --json FILE     keeps the full result
