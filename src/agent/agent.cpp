@@ -31,6 +31,7 @@ uint64_t earlier(uint64_t a, uint64_t b) {
 bool Agent::open(const Inherited& inherited) {
   services_.inherited = inherited;
   (void)madvise(this, sizeof *this, MADV_DONTFORK);
+  OutputStore::keep_from_forks();
   for (const int fd : {kHostInFd, kHostOutFd}) {
     const int flags = fcntl(fd, F_GETFL);
     if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0) return false;

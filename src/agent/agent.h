@@ -33,6 +33,7 @@ class alignas(4096) Agent final : private KnownChildren {
   void serve_streams();
   void on_frame(const Frame& frame);
   void on_request(const Frame& frame);
+  void read_output(const wire::ReadOutput& request, uint32_t stream);
   void on_command_frame(const Frame& frame, Command& command);
   void on_hello(const Frame& frame);
   void on_host_lost();
@@ -41,7 +42,7 @@ class alignas(4096) Agent final : private KnownChildren {
   Channel channel_;
   Poller poller_;
   TurnQueue turns_;
-  Services services_{channel_, poller_, turns_, {}};
+  Services services_{channel_, poller_, turns_, {}, {}};
   CommandTable commands_;
   FileService files_;
   StrayHunt strays_;

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "agent/sys.h"
+#include "agent/terminal.h"
 
 namespace hutch::agent {
 namespace {
@@ -34,9 +35,9 @@ void Command::on_event(Source source, Services& services) {
 
 void Command::on_supervisor_gone(bool killed, Services& services) {
   supervisor_ = -1;
-  deadline_ms_ = 0;
+  kill_at_ms_ = 0;
   if (phase_ == Phase::over) phase_ = Phase::free;
-  if (!live()) return;
+  if (!live() || phase_ == Phase::kept) return;
   lost_ = killed;
   control_ready_ = true;
   services.turns.add(index_);
@@ -49,7 +50,7 @@ void Command::on_main_reaped(int status) {
 }
 
 void Command::on_strays_gone(Services& services) {
-  if (!live() || !lost_) return;
+  if (!live() || !lost_ || phase_ == Phase::kept) return;
   strays_gone_ = true;
   services.turns.add(index_);
 }
@@ -65,6 +66,7 @@ void Command::finish_lost() {
   if (!main_ended_) ended_ = {Report::Kind::ended, SIGKILL};  // as a wait status: ended by signal 9
   ended_.left_running = 0;
   main_ended_ = tree_gone_ = true;
+  ran_ms_ = now_ms() - started_at_ms_;
   begin_drain();
 }
 
@@ -100,6 +102,9 @@ void Command::on_report(const Report& report, std::string_view text, Services& s
     case Report::Kind::ended:
       ended_ = report;
       main_ended_ = true;
+      ran_ms_ = now_ms() - started_at_ms_;
+      timeout_at_ms_ = 0;
+      keep_ = keep_ || report.left_running > 0;
       tree_gone_ = report.last;
       begin_drain();
       break;
@@ -122,13 +127,13 @@ void Command::begin_drain() {
 
 bool Command::can_relay(const Output& output) const {
   if (!output.fd || !output.ready) return false;
-  if (phase_ == Phase::exited) return true;  // to the log only, without credit
-  return credit_ > 0 && (!main_ended_ || output.owed > 0);
+  if (phase_ == Phase::exited) return true;
+  return (credit_ > 0 || !relay_) && (!main_ended_ || output.owed > 0);
 }
 
 /// True when the pipe had something to say.
 bool Command::relay(Output& output, Services& services) {
-  const bool send = phase_ != Phase::exited;
+  const bool send = sends();
   size_t limit = wire::kDataChunk;
   if (send) limit = std::min<size_t>(limit, credit_);
   if (output.owed > 0) limit = std::min(limit, output.owed);
@@ -137,11 +142,11 @@ bool Command::relay(Output& output, Services& services) {
   if (count <= 0) {
     output.ready = false;
     output.owed = 0;
-    if (count == 0) output.fd.reset();
+    if (count == 0 || errno == EIO) output.fd.reset();  // EIO: nobody has the terminal open any more
     return false;
   }
   const auto size = static_cast<size_t>(count);
-  log_.append({space, size});
+  store_.append({space, size});
   output.owed -= std::min(output.owed, size);
   if (!send) return true;
   credit_ -= static_cast<uint32_t>(size);
@@ -155,7 +160,8 @@ void Command::take_turn(Services& services) {
   if (live() && can_start_again()) start_again(services);
   if (live() && lost_ && strays_gone_ && !tree_gone_) finish_lost();
   if (!live() || phase_ == Phase::starting) return;
-  if (announce_) send_started(services);
+  if (announce_) send_announcement(services);
+  if (send_piece(services) || phase_ == Phase::kept) return;
   send_credit(services);
   for (int tries = 0; tries < 2; ++tries) {
     Output& output = outputs_[next_output_];
@@ -170,8 +176,11 @@ void Command::take_turn(Services& services) {
   if (phase_ == Phase::exited && tree_gone_ && drained()) {
     services.channel.send(wire::Type::tree_gone, stream_);
     services.channel.flush();  // closing takes time that the host need not wait for
-    return release();
+    if (!keep_) return release();
+    close_streams();
+    phase_ = Phase::kept;
   }
+  send_printed(services);
   const bool more = can_relay(outputs_[0]) || can_relay(outputs_[1]);
   if (more) services.turns.add(index_);
 }
@@ -180,15 +189,70 @@ void Command::reattach(Services& services) {
   if (!live()) return;
   credit_ = wire::kWindow;
   announce_ = phase_ != Phase::starting;
+  watching_ = false;
+  reader_ = 0;
   input_.restart_credit();
   services.turns.add(index_);
 }
 
-void Command::send_started(Services& services) {
+void Command::send_announcement(Services& services) {
   announce_ = false;
   services.channel.send(wire::Type::started, stream_,
-                        wire::Started{static_cast<uint32_t>(main_), log_.bytes()});
-  if (phase_ == Phase::exited) send_exited(services);  // the host before may have died with it unread
+                        wire::Started{static_cast<uint32_t>(main_), store_.printed_bytes()});
+  // The host before may have died with these unread.
+  if (phase_ == Phase::exited || phase_ == Phase::kept) send_exited(services);
+  if (phase_ == Phase::kept) services.channel.send(wire::Type::tree_gone, stream_);
+}
+
+void Command::set_relay(bool on, Services& services) {
+  relay_ = on;
+  keep_ = keep_ || !on;
+  if (on) {
+    credit_ = wire::kWindow;
+    services.channel.send(wire::Type::relaying, stream_, wire::Position{store_.printed_bytes()});
+  }
+  services.turns.add(index_);
+}
+
+void Command::watch(uint64_t bytes, Services& services) {
+  watching_ = true;
+  watched_ = bytes;
+  services.turns.add(index_);
+}
+
+void Command::send_printed(Services& services) {
+  if (!watching_ || store_.printed_bytes() <= watched_) return;
+  watching_ = false;
+  services.channel.send(wire::Type::printed, stream_, wire::Position{store_.printed_bytes()});
+}
+
+void Command::read_output(const wire::ReadOutput& request, uint32_t stream, Services& services) {
+  if (reader_ != 0) return services.channel.send_failed(stream, EBUSY, "read_output");
+  wanted_ = request;
+  reader_ = stream;
+  services.turns.add(index_);
+}
+
+/// True when that was this turn's chunk.
+bool Command::send_piece(Services& services) {
+  if (reader_ == 0) return false;
+  // Read to where the encoded bytes will lie: behind two numbers and their length.
+  constexpr size_t kBefore = 2 * sizeof(uint64_t) + sizeof(uint32_t);
+  char* space = services.channel.chunk_space();
+  uint64_t first = wanted_.from;
+  const size_t limit = std::min<size_t>(wanted_.max_bytes, wire::kDataChunk - kBefore);
+  const size_t size = store_.read(first, space + kBefore, limit);
+  wire::FixedEncoder encoder(space, wire::kDataChunk);
+  wire::OutputPiece piece{first, store_.printed_bytes(), {space + kBefore, size}};
+  piece.fields(encoder);
+  services.channel.send_filled(wire::Type::output_piece, std::exchange(reader_, 0), encoder.size());
+  services.turns.add(index_);
+  return true;
+}
+
+void Command::forget() {
+  keep_ = false;
+  if (phase_ == Phase::kept) release();
 }
 
 void Command::send_credit(Services& services) {
@@ -207,8 +271,11 @@ void Command::send_exited(Services& services) {
   exited.left_running = ended_.left_running;
   exited.cpu_us = ended_.cpu_us;
   exited.max_rss_kib = ended_.max_rss_kib;
-  exited.log_bytes = log_.bytes();
-  exited.flags = lost_ ? wire::Exited::kSupervisorLost : 0;
+  exited.ran_ms = ran_ms_;
+  exited.log_bytes = store_.log_bytes();
+  exited.printed_bytes = store_.printed_bytes();
+  if (lost_) exited.flags |= wire::Exited::kSupervisorLost;
+  if (timed_out_) exited.flags |= wire::Exited::kTimedOut;
   services.channel.send(wire::Type::exited, stream_, exited);
 }
 
@@ -228,39 +295,75 @@ void Command::add_credit(uint32_t bytes, Services& services) {
   services.turns.add(index_);
 }
 
-void Command::order(Order::Kind kind, uint32_t value) {
-  ordered_ = true;
+void Command::order(Order::Kind kind, uint32_t value, int with_fd) {
+  ordered_ = ordered_ || kind != Order::Kind::start;
   if (supervisor_ <= 0) return;
-  const Order message{kind, value};
+  Order message{kind, value};
+  iovec part{&message, sizeof message};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr header{};
+  header.msg_iov = &part;
+  header.msg_iovlen = 1;
+  if (with_fd >= 0) {
+    header.msg_control = control;
+    header.msg_controllen = sizeof control;
+    cmsghdr* rights = CMSG_FIRSTHDR(&header);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(rights), &with_fd, sizeof with_fd);
+  }
   // What runs inside may have stopped it; the socket keeps the order until it runs.
-  (void)kill(supervisor_, SIGCONT);
-  (void)retry_eintr(
-      [&] { return send(control_.get(), &message, sizeof message, MSG_DONTWAIT | MSG_NOSIGNAL); });
+  if (kind != Order::Kind::start) (void)kill(supervisor_, SIGCONT);
+  (void)retry_eintr([&] { return sendmsg(control_.get(), &header, MSG_DONTWAIT | MSG_NOSIGNAL); });
 }
 
 void Command::end_tree(uint32_t grace_ms) {
   order(Order::Kind::end_tree, grace_ms);
-  const uint64_t deadline = now_ms() + grace_ms + kSupervisorSlackMs;
-  if (supervisor_ > 0) deadline_ms_ = deadline_ms_ == 0 ? deadline : std::min(deadline_ms_, deadline);
+  const uint64_t kill_at = now_ms() + grace_ms + kSupervisorSlackMs;
+  if (supervisor_ > 0) kill_at_ms_ = kill_at_ms_ == 0 ? kill_at : std::min(kill_at_ms_, kill_at);
 }
 
 void Command::signal(uint32_t number) {
-  if (number > 0 && number < static_cast<uint32_t>(NSIG)) order(Order::Kind::signal, number);
+  if (number == 0 || number >= static_cast<uint32_t>(NSIG)) return;
+  const bool terminal = (options_ & wire::Exec::kTerminal) != 0 && outputs_[0].fd;
+  if (terminal && signal_foreground(outputs_[0].fd.get(), static_cast<int>(number))) return;
+  order(Order::Kind::signal, number);
+}
+
+void Command::resize(const wire::WindowSize& size) {
+  if ((options_ & wire::Exec::kTerminal) != 0 && outputs_[0].fd) resize_terminal(outputs_[0].fd.get(), size);
+}
+
+uint64_t Command::deadline_ms() const {
+  if (timeout_at_ms_ == 0 || kill_at_ms_ == 0) return std::max(timeout_at_ms_, kill_at_ms_);
+  return std::min(timeout_at_ms_, kill_at_ms_);
 }
 
 void Command::on_deadline() {
-  deadline_ms_ = 0;
+  const uint64_t now = now_ms();
+  if (timeout_at_ms_ != 0 && timeout_at_ms_ <= now) {
+    timeout_at_ms_ = 0;
+    timed_out_ = true;
+    end_tree(wire::kGraceMs);
+  }
+  if (kill_at_ms_ == 0 || kill_at_ms_ > now) return;
+  kill_at_ms_ = 0;
   if (supervisor_ > 0) (void)kill(supervisor_, SIGKILL);  // its tree becomes strays of PID 1
 }
 
-void Command::release() {
-  const pid_t unreaped = supervisor_;
+void Command::close_streams() {
   control_.reset();
   handover_.reset();
   input_pipe_.reset();
   for (Output& output : outputs_) output = Output();
   input_.close();
-  log_.close();
+}
+
+void Command::release() {
+  const pid_t unreaped = supervisor_;
+  close_streams();
+  store_.close();
   *this = Command();
   supervisor_ = unreaped;  // or PID 1 would take it for a stray
   if (unreaped > 0) phase_ = Phase::over;

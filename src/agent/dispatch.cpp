@@ -6,9 +6,6 @@
 namespace hutch::agent {
 namespace {
 
-// A lifetime past this is none; it keeps sums of times from overflowing.
-constexpr uint64_t kForeverMs = uint64_t{1} << 50;
-
 /// False, with the stream's request refused, when the payload is not exactly one Message.
 template <class Message>
 bool decode_request(const Frame& frame, Message& message, Channel& channel) {
@@ -45,6 +42,7 @@ void Agent::on_request(const Frame& frame) {
   wire::ReadFile read;
   wire::WriteFile write;
   wire::ListFiles list;
+  wire::ReadOutput output;
   switch (frame.header.type) {
     case wire::Type::exec:
       if (decode_request(frame, exec, channel_)) commands_.start(exec, stream, services_);
@@ -58,15 +56,27 @@ void Agent::on_request(const Frame& frame) {
     case wire::Type::list_files:
       if (decode_request(frame, list, channel_)) files_.list(list, stream, services_);
       return;
+    case wire::Type::read_output:
+      if (decode_request(frame, output, channel_)) read_output(output, stream);
+      return;
     default:
       return;  // for a stream that has ended meanwhile
   }
+}
+
+void Agent::read_output(const wire::ReadOutput& request, uint32_t stream) {
+  Command* command = commands_.find(request.command);
+  if (command == nullptr) return channel_.send_failed(stream, ESRCH, "read_output");
+  command->read_output(request, stream, services_);
 }
 
 void Agent::on_command_frame(const Frame& frame, Command& command) {
   wire::EndTree end;
   wire::Signal signal;
   wire::Credit credit;
+  wire::Relay relay;
+  wire::Watch watch;
+  wire::WindowSize size;
   switch (frame.header.type) {
     case wire::Type::input:
       return command.add_input(frame.payload, services_);
@@ -81,6 +91,17 @@ void Agent::on_command_frame(const Frame& frame, Command& command) {
     case wire::Type::credit:
       if (wire::decode(frame.payload, credit)) command.add_credit(credit.bytes, services_);
       return;
+    case wire::Type::relay:
+      if (wire::decode(frame.payload, relay)) command.set_relay(relay.on != 0, services_);
+      return;
+    case wire::Type::watch:
+      if (wire::decode(frame.payload, watch)) command.watch(watch.bytes, services_);
+      return;
+    case wire::Type::resize:
+      if (wire::decode(frame.payload, size)) command.resize(size);
+      return;
+    case wire::Type::forget:
+      return command.forget();
     default:
       return;  // a request on a stream that is in use
   }

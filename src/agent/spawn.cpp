@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 
 #include <algorithm>
@@ -24,6 +25,7 @@ struct Plan {
   char** argv = nullptr;
   char** envp = nullptr;
   const char* workdir = "/";
+  bool terminal = false;
   std::string_view search_path = kDefaultPath;
   Inherited inherited;
   SpawnResult result;  // written by the child: it runs in our memory until exec
@@ -89,6 +91,7 @@ int run_child(void* argument) noexcept {
     _exit(127);
   };
   setsid();
+  if (plan.terminal) ioctl(0, TIOCSCTTY, 0);
   setrlimit(RLIMIT_NOFILE, &plan.inherited.open_files);
   if (chdir(plan.workdir) != 0) fail(SpawnResult::Step::chdir, errno);
   sigset_t none;
@@ -121,6 +124,7 @@ SpawnResult spawn(const wire::Exec& request, const Inherited& inherited) {
   }
   if (*workdir != '\0') plan.workdir = workdir;
   plan.search_path = search_path(plan.envp);
+  plan.terminal = (request.options & wire::Exec::kTerminal) != 0;
   plan.inherited = inherited;
 
   alignas(16) static char stack[64 * 1024];

@@ -56,6 +56,8 @@ void open_fixed_descriptors() {
   fix_descriptor(open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC), kProcFd, "open /proc");
   fix_descriptor(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), kRootFd, "open /");
   fix_descriptor(open_null(), kNullFd, "open /dev/null");
+  const int pts = open("/dev/pts", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (pts >= 0) fix_descriptor(pts, kPtsFd, "open /dev/pts");
 }
 
 /// A new network namespace has its loopback down. Not permitted is fine: then it is not ours to set.

@@ -42,6 +42,7 @@ class Supervisor {
   void report_main();
   void take_orders();
   void signal_tree(int number);
+  void signal_command(int number);
   void end_tree(uint32_t grace_ms);
   int next_step();
 
@@ -95,12 +96,19 @@ void Supervisor::end_tree(uint32_t grace_ms) {
   signal_tree(SIGCONT);  // a stopped process takes the SIGTERM only when it runs
 }
 
+/// Once the main process is reaped its number may belong to somebody else: then what it left is meant.
+void Supervisor::signal_command(int number) {
+  if (main_ended_)
+    signal_tree(number);
+  else
+    (void)kill(-main_, number);
+}
+
 void Supervisor::take_orders() {
   Order order;
   while (retry_eintr([&] { return recv(kControlFd, &order, sizeof order, MSG_DONTWAIT); }) == sizeof order) {
     if (order.kind == Order::Kind::end_tree) end_tree(order.value);
-    // Once the main process is reaped its number may belong to somebody else.
-    if (order.kind == Order::Kind::signal && !main_ended_) (void)kill(-main_, static_cast<int>(order.value));
+    if (order.kind == Order::Kind::signal) signal_command(static_cast<int>(order.value));
   }
 }
 
@@ -149,6 +157,7 @@ void arrange_descriptors(const SupervisorEnds& ends) {
   dup2(ends.err, 2);
   if (ends.control != kControlFd) dup3(ends.control, kControlFd, O_CLOEXEC);
   close(kRootFd);
+  close(kPtsFd);
   close_range(kControlFd + 1, ~0U, 0);
 }
 
@@ -159,10 +168,27 @@ int watch_children() {
   return signalfd(-1, &child_ended, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-void wait_for_start() {
+/// The descriptor of the command's terminal, -1 when it has none.
+int wait_for_start() {
   Order order{};
-  const ssize_t size = retry_eintr([&] { return recv(kControlFd, &order, sizeof order, 0); });
+  iovec part{&order, sizeof order};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+  msghdr header{};
+  header.msg_iov = &part;
+  header.msg_iovlen = 1;
+  header.msg_control = control;
+  header.msg_controllen = sizeof control;
+  const ssize_t size = retry_eintr([&] { return recvmsg(kControlFd, &header, MSG_CMSG_CLOEXEC); });
   if (size != sizeof order || order.kind != Order::Kind::start) _exit(0);  // not needed any more
+  int terminal = -1;
+  if (const cmsghdr* rights = CMSG_FIRSTHDR(&header); rights != nullptr && rights->cmsg_type == SCM_RIGHTS)
+    std::memcpy(&terminal, CMSG_DATA(rights), sizeof terminal);
+  return terminal;
+}
+
+void use_terminal(int terminal) {
+  for (const int fd : {0, 1, 2}) dup2(terminal, fd);
+  close(terminal);
 }
 
 [[noreturn]] void report_failure(const SpawnResult& result, const wire::Exec& request) {
@@ -195,11 +221,12 @@ void run_supervisor(const SupervisorEnds& ends, Handover& handover, const Inheri
   const int child_ended_fd = watch_children();
   OomScore score(inherited.oom_score_adj);
   score.set(kCommandOomScoreAdj);  // the command inherits it; nothing is lost with a spare
-  wait_for_start();
+  const int terminal = wait_for_start();
 
   wire::Exec request;
   (void)wire::decode({handover.request, handover.request_bytes}, request);
   const bool has_input = (request.options & wire::Exec::kInput) != 0;
+  if (terminal >= 0) use_terminal(terminal);
   if (!has_input) dup2(kNullFd, 0);
   if ((request.options & wire::Exec::kMergeOutput) != 0) dup2(1, 2);
   prctl(PR_SET_NAME, "hutch-super");

@@ -18,7 +18,8 @@ struct Report {
 };
 inline constexpr size_t kMaxReportText = 1024;
 
-/// From the agent to the supervisor. The first is `start`: the request lies in the Handover.
+/// From the agent to the supervisor. The first is `start`: the request lies in the Handover; the descriptor
+/// of a terminal comes with it.
 struct Order {
   enum class Kind : int32_t { start, end_tree, signal };
   Kind kind{};

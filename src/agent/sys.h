@@ -42,12 +42,16 @@ inline int openat2(int folder, const char* path, uint64_t flags, uint64_t mode, 
   return fd;
 }
 
+/// A time past this is never; it keeps sums of times from overflowing.
+inline constexpr uint64_t kForeverMs = uint64_t{1} << 50;
+
 /// Descriptors with a fixed number, opened at start-up before anything untrusted runs.
 inline constexpr int kHostInFd = 0;
 inline constexpr int kHostOutFd = 1;
 inline constexpr int kProcFd = 3;     // the folder /proc
 inline constexpr int kRootFd = 4;     // the sandbox's root folder
 inline constexpr int kNullFd = 5;     // what a command without input reads
-inline constexpr int kControlFd = 6;  // in a supervisor only: its end of the socket to the agent
+inline constexpr int kPtsFd = 6;      // the folder /dev/pts; ENOTDIR or EBADF where there is none
+inline constexpr int kControlFd = 7;  // in a supervisor only: its end of the socket to the agent
 
 }  // namespace hutch::agent

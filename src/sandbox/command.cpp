@@ -164,6 +164,7 @@ void send_exec(Channel& channel, uint32_t id, const CommandSpec& spec) {
                           .workdir = spec.workdir,
                           .log_path = spec.log_path,
                           .log_max_bytes = spec.log_max_bytes,
+                          .logs_max_bytes = spec.log_max_bytes,
                           .options = options});
 }
 

@@ -19,32 +19,40 @@ inline constexpr uint32_t kInputWindow = 64 * 1024;  // the same for `input` fra
 
 enum class Type : uint8_t {
   // host to agent
-  hello = 1,   // Hello: a new epoch begins, frames of older ones are dropped
-  ping,        // answered by pong with the same stream id
-  exec,        // Exec: start a command on this stream
-  input,       // bytes for the command's standard input
-  input_end,   // end of standard input
-  end_tree,    // EndTree: end every process of the stream's command
-  signal,      // Signal: to the main process's group
-  credit,      // Credit: the receiver has consumed this many bytes of the stream
-  read_file,   // ReadFile: answered by file_info, data..., done
-  write_file,  // WriteFile: answered by ready; then data..., commit; answered by file_info
-  list_files,  // ListFiles: answered by data (packed Entry records)..., done
-  commit,      // the written file takes its place
-  cancel,      // the host wants nothing more of a file stream: answered by nothing
-  lifetime,    // Lifetime: when the sandbox has to end by itself
+  hello = 1,    // Hello: a new epoch begins, frames of older ones are dropped
+  ping,         // answered by pong with the same stream id
+  exec,         // Exec: start a command on this stream
+  input,        // bytes for the command's standard input
+  input_end,    // end of standard input
+  end_tree,     // EndTree: end every process of the stream's command
+  signal,       // Signal: to the main process's group
+  credit,       // Credit: the receiver has consumed this many bytes of the stream
+  read_file,    // ReadFile: answered by file_info, data..., done
+  write_file,   // WriteFile: answered by ready; then data..., commit; answered by file_info
+  list_files,   // ListFiles: answered by data (packed Entry records)..., done
+  commit,       // the written file takes its place
+  cancel,       // the host wants nothing more of a file stream: answered by nothing
+  lifetime,     // Lifetime: when the sandbox has to end by itself
+  relay,        // Relay: whether a command's output is sent as it comes; on is answered by `relaying`
+  watch,        // Watch: answered once by `printed`, when a command has printed more than that
+  resize,       // WindowSize of a command's terminal
+  forget,       // of a command that was kept after its end: the stream id is free again
+  read_output,  // ReadOutput of a command: answered by OutputPiece
   // agent to host
   welcome = 64,  // Welcome: answer to hello
   pong,
-  started,    // Started: the command runs
-  output,     // bytes of standard output (flag 0) or standard error (flag 1)
-  exited,     // Exited: the main process ended, its output is complete
-  tree_gone,  // nothing of the command is left; the stream id is free again
-  ready,      // the file can be written
-  file_info,  // FileInfo
-  data,       // bytes of a file or listing; also host to agent for write_file
-  done,       // end of data
-  failed,     // Failed: the request of this stream did not work; the stream id is free again
+  started,       // Started: the command runs
+  output,        // bytes of standard output (flag 0) or standard error (flag 1)
+  exited,        // Exited: the main process ended, its output is complete
+  tree_gone,     // nothing of the command is left; the stream id is free again unless the command is kept
+  ready,         // the file can be written
+  file_info,     // FileInfo
+  data,          // bytes of a file or listing; also host to agent for write_file
+  done,          // end of data
+  failed,        // Failed: the request of this stream did not work; the stream id is free again
+  relaying,      // Position: of the first `output` that follows
+  printed,       // Position: how much the command has printed
+  output_piece,  // OutputPiece; the stream id is free again
 };
 
 /// In front of every payload; 16 bytes, no padding.

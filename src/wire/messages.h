@@ -37,25 +37,81 @@ struct Lifetime {
 struct Exec {
   static constexpr uint8_t kMergeOutput = 1;  // standard error goes to the same pipe as standard output
   static constexpr uint8_t kInput = 2;        // `input` frames follow; otherwise standard input is /dev/null
+  static constexpr uint8_t kTerminal = 4;  // 0, 1 and 2 are a pseudo-terminal; with kInput and kMergeOutput
+  static constexpr uint8_t kStore = 8;     // as if `relay` with `on` = 0 came first
 
   StringList argv;
   StringList env;
   std::string_view workdir;
-  std::string_view log_path;   // empty = no log; made at the first byte of output, without following links
-  uint64_t log_max_bytes = 0;  // output past this is not logged
+  std::string_view log_path;    // empty = no log; made at the first byte of output, without following links
+  uint64_t log_max_bytes = 0;   // output past this is not logged
+  uint64_t logs_max_bytes = 0;  // nor past this of all commands together that the agent still holds
+  uint64_t timeout_ms = 0;      // after this long the tree is ended as by EndTree with kGraceMs; 0 = never
+  uint16_t rows = 0, columns = 0;  // kTerminal: its size
   uint8_t options = 0;
   template <class C>
   void fields(C& c) {
-    c(argv, env, workdir, log_path, log_max_bytes, options);
+    c(argv, env, workdir, log_path, log_max_bytes, logs_max_bytes, timeout_ms, rows, columns, options);
   }
 };
 
+inline constexpr uint32_t kGraceMs = 2000;  // between SIGTERM and SIGKILL
+
 struct Started {
-  uint32_t pid = 0;        // as seen inside the sandbox; 0 = its supervisor was killed before it said so
-  uint64_t log_bytes = 0;  // written to the log before the first `output` of this epoch
+  uint32_t pid = 0;            // as seen inside the sandbox; 0 = its supervisor was killed before it said so
+  uint64_t printed_bytes = 0;  // before the first `output` of this epoch
   template <class C>
   void fields(C& c) {
-    c(pid, log_bytes);
+    c(pid, printed_bytes);
+  }
+};
+
+/// While it is off, output is only stored: in the log, and of what does not go there the last 64 KiB. Once it
+/// was off, the command is kept after its end until `forget`, and so is one that leaves processes running.
+struct Relay {
+  uint8_t on = 0;
+  template <class C>
+  void fields(C& c) {
+    c(on);
+  }
+};
+
+/// A place in what a command prints, both streams together: the bytes before it.
+struct Position {
+  uint64_t bytes = 0;
+  template <class C>
+  void fields(C& c) {
+    c(bytes);
+  }
+};
+using Watch = Position;
+
+struct WindowSize {
+  uint16_t rows = 0, columns = 0;
+  template <class C>
+  void fields(C& c) {
+    c(rows, columns);
+  }
+};
+
+/// What a command has printed, at most kDataChunk bytes from `from` on.
+struct ReadOutput {
+  uint32_t command = 0;  // its stream
+  uint64_t from = 0;
+  uint32_t max_bytes = 0;
+  template <class C>
+  void fields(C& c) {
+    c(command, from, max_bytes);
+  }
+};
+
+/// `bytes` begin at `first`, which is past what was asked for where that is not stored any more.
+struct OutputPiece {
+  uint64_t first = 0, printed_bytes = 0;
+  std::string_view bytes;
+  template <class C>
+  void fields(C& c) {
+    c(first, printed_bytes, bytes);
   }
 };
 
@@ -67,6 +123,8 @@ struct EndTree {
   }
 };
 
+/// To the main process's group, in a terminal to its foreground; when the main process has ended, to all that
+/// it left running.
 struct Signal {
   uint32_t number = 0;
   template <class C>
@@ -84,19 +142,20 @@ struct Credit {
 };
 
 struct Exited {
-  static constexpr uint8_t kSupervisorLost =
-      1;  // something inside killed the supervisor; its strays were ended
+  static constexpr uint8_t kSupervisorLost = 1;  // something inside killed it; its strays were ended
+  static constexpr uint8_t kTimedOut = 2;        // ended because of its timeout
 
   int32_t exit_code = -1;     // -1 when a signal ended it
   uint32_t signal = 0;        // 0 when it exited
   uint32_t left_running = 0;  // processes of the tree that live on
   uint64_t cpu_us = 0;        // user and system time of the main process and its reaped children
   uint64_t max_rss_kib = 0;
-  uint64_t log_bytes = 0;
+  uint64_t ran_ms = 0;  // from the start to the end of the main process
+  uint64_t log_bytes = 0, printed_bytes = 0;
   uint8_t flags = 0;
   template <class C>
   void fields(C& c) {
-    c(exit_code, signal, left_running, cpu_us, max_rss_kib, log_bytes, flags);
+    c(exit_code, signal, left_running, cpu_us, max_rss_kib, ran_ms, log_bytes, printed_bytes, flags);
   }
 };
 

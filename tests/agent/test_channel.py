@@ -34,7 +34,7 @@ class Channel(support.SandboxTest):
         self.sandbox.disconnect(self.client)
         self.client = self.sandbox.connect()
         self.assertEqual(self.client.welcome.commands, 1)
-        self.assertEqual(self.client.expect("started", stream).log_bytes, 4)
+        self.assertEqual(self.client.expect("started", stream).printed_bytes, 4)
         self.assertEqual(self.client.expect("credit", stream).bytes, 64 * 1024)
         self.client.send("input", stream, b"two\n")
         result = self.client.collect(stream)

@@ -15,13 +15,15 @@ INPUT_WINDOW = 64 * 1024
 HEADER = struct.Struct("<IIIBBBB")
 
 TYPES = dict(hello=1, ping=2, exec=3, input=4, input_end=5, end_tree=6, signal=7, credit=8, read_file=9,
-             write_file=10, list_files=11, commit=12, cancel=13, lifetime=14, welcome=64, pong=65, started=66,
-             output=67, exited=68, tree_gone=69, ready=70, file_info=71, data=72, done=73, failed=74)
+             write_file=10, list_files=11, commit=12, cancel=13, lifetime=14, relay=15, watch=16, resize=17, forget=18,
+             read_output=19, welcome=64, pong=65, started=66, output=67, exited=68, tree_gone=69, ready=70, file_info=71,
+             data=72, done=73, failed=74, relaying=75, printed=76, output_piece=77)
 NAMES = {number: name for name, number in TYPES.items()}
 
-MERGE_OUTPUT, INPUT = 1, 2
+MERGE_OUTPUT, INPUT, TERMINAL, STORE = 1, 2, 4, 8
 CREATE_NEW, APPEND, EXECUTABLE, EXPECT, MAKE_PARENTS = 1, 2, 4, 8, 16
-SUPERVISOR_LOST = 1
+SUPERVISOR_LOST, TIMED_OUT = 1, 2
+TAIL = 64 * 1024
 
 
 def text(value):
@@ -57,15 +59,19 @@ def decode(name, raw):
     if name == "welcome":
         return SimpleNamespace(commands=r.take("I"))
     if name == "started":
-        return SimpleNamespace(pid=r.take("I"), log_bytes=r.take("Q"))
+        return SimpleNamespace(pid=r.take("I"), printed_bytes=r.take("Q"))
     if name == "exited":
         return SimpleNamespace(exit_code=r.take("i"), signal=r.take("I"), left_running=r.take("I"),
-                               cpu_us=r.take("Q"), max_rss_kib=r.take("Q"), log_bytes=r.take("Q"),
-                               flags=r.take("B"))
+                               cpu_us=r.take("Q"), max_rss_kib=r.take("Q"), ran_ms=r.take("Q"),
+                               log_bytes=r.take("Q"), printed_bytes=r.take("Q"), flags=r.take("B"))
     if name == "failed":
         return SimpleNamespace(error=r.take("i"), step=r.text().decode(errors="replace"))
     if name == "credit":
         return SimpleNamespace(bytes=r.take("I"))
+    if name in ("relaying", "printed"):
+        return r.take("Q")
+    if name == "output_piece":
+        return SimpleNamespace(first=r.take("Q"), printed_bytes=r.take("Q"), bytes=r.text())
     if name == "file_info":
         return SimpleNamespace(state=tuple(r.take(c) for c in "QQqq"), mode=r.take("I"), created=r.take("B"))
     return raw
@@ -155,6 +161,8 @@ class Client:
 
     def expect(self, name, stream=0, timeout=20):
         got, _, message = self.receive(stream, timeout)
+        while got == "credit" != name:
+            got, _, message = self.receive(stream, timeout)
         assert got == name, f"{got} {message} instead of {name}"
         return message
 
@@ -175,13 +183,14 @@ class Client:
         self.expect("pong", stream, timeout)
         return time.monotonic() - begin
 
-    def start(self, argv, env=None, workdir="/", log="", log_max=1 << 30, options=0):
+    def start(self, argv, env=None, workdir="/", log="", log_max=1 << 30, logs_max=1 << 40, timeout_ms=0, size=(24, 80),
+              options=0):
         if isinstance(argv, str):
             argv = ["/bin/sh", "-c", argv]
         env = env if env is not None else ["PATH=/usr/bin:/bin"]
         stream = self.stream()
         self.send("exec", stream, strings(argv) + strings(env) + text(workdir) + text(log) +
-                  struct.pack("<QB", log_max, options))
+                  struct.pack("<QQQHHB", log_max, logs_max, timeout_ms, *size, options))
         return stream
 
     def collect(self, stream, timeout=20):
@@ -208,7 +217,36 @@ class Client:
         if result.left_running:
             self.send("end_tree", stream, struct.pack("<I", 0))
         self.expect("tree_gone", stream)
+        if result.left_running:
+            self.forget(stream)
         return result
+
+    def relay(self, stream, on):
+        self.send("relay", stream, struct.pack("<B", on))
+
+    def forget(self, stream):
+        self.send("forget", stream)
+
+    def read_output(self, command, first=0, max_bytes=DATA_CHUNK):
+        stream = self.stream()
+        self.send("read_output", stream, struct.pack("<IQI", command, first, max_bytes))
+        name, _, message = self.receive(stream)
+        if name == "failed":
+            raise OSError(message.error, message.step)
+        return message
+
+    def read_all_output(self, command, first=0):
+        parts = []
+        while True:
+            piece = self.read_output(command, first)
+            if not piece.bytes:
+                return b"".join(parts)
+            parts.append(piece.bytes)
+            first = piece.first + len(piece.bytes)
+
+    def wait_for_output(self, command, more_than):
+        self.send("watch", command, struct.pack("<Q", more_than))
+        return self.expect("printed", command)
 
     def end_tree(self, stream, grace_ms=0):
         self.send("end_tree", stream, struct.pack("<I", grace_ms))
