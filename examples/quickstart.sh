@@ -10,7 +10,7 @@ step() { printf '\033[1m%s\033[0m\n' "$*"; }
 quiet() { local log; log=$(mktemp); "$@" >"$log" 2>&1 || { cat "$log"; rm -f "$log"; echo "failed: $*" >&2; exit 1; }; rm -f "$log"; }
 
 wanted=(meson ninja-build pkg-config nlohmann-json3-dev libfmt-dev libyaml-cpp-dev doctest-dev libdtl-dev
-  libasio-dev libssl-dev libseccomp-dev crun)
+  libasio-dev libssl-dev libseccomp-dev libvterm-dev crun)
 # What is wanted and not among what is installed; compilers and Node by command, since they often come by other means.
 mapfile -t missing < <(comm -23 <(printf '%s\n' "${wanted[@]}" | sort) \
   <(dpkg-query -W -f='${Status} ${Package}\n' "${wanted[@]}" 2>/dev/null | sed -n 's/.* installed //p' | sort -u))
