@@ -10,12 +10,10 @@ namespace {
 
 std::string what_happened(const CommandReport& report) {
   const std::string time = in_words(std::chrono::milliseconds(report.duration_ms));
-  if (report.end == "exited") return fmt::format("exit {} in {}", report.exit_code.value_or(0), time);
-  if (report.end == "timed_out")
-    return fmt::format("timed out after {}: ended with all that it had started", time);
-  if (report.end == "oom_killed") return fmt::format("out of memory: killed after {}", time);
-  if (report.end == "cancelled") return fmt::format("cancelled after {}", time);
-  return fmt::format("ended by {} after {}", report.signal.value_or("a signal"), time);
+  if (report.end == "running")
+    return fmt::format("process {} runs since {}", report.process_id.value_or(0), time);
+  if (report.end == "exited") return fmt::format("{} in {}", how_it_ended(report), time);
+  return fmt::format("{} after {}", how_it_ended(report), time);
 }
 
 void note_limits(const sandbox::ExecResult& result, const sandbox::Sandbox& sandbox, CommandReport& report) {
@@ -32,6 +30,15 @@ void note_limits(const sandbox::ExecResult& result, const sandbox::Sandbox& sand
                   to_string(Bytes{sandbox.about().limits.memory_bytes})));
 }
 
+void note_running(const SandboxExecArgs& args, double timeout_s, CommandReport& report) {
+  report.notes.push_back(fmt::format(
+      "It goes on in the background: sandbox_process with process_id {} reads what it prints "
+      "(action read), waits for its end (wait), {}ends it (signal).",
+      report.process_id.value_or(0), args.background || args.tty ? "writes to it (write), " : ""));
+  if (timeout_s > 0)
+    report.notes.push_back(fmt::format("It is ended {} s after its start (timeout_s).", timeout_s));
+}
+
 CommandReport run(const SandboxExecArgs& args, Services& services, mcp::CallContext& context) {
   if (args.command.empty() == args.argv.empty())
     throw Error(Errc::invalid_argument, args.command.empty() ? "neither 'command' nor 'argv' is given"
@@ -39,7 +46,8 @@ CommandReport run(const SandboxExecArgs& args, Services& services, mcp::CallCont
         .hint("`command` for a shell command line, or `argv` for a program and its arguments");
   const auto& defaults = services.manager.config().sandbox;
   const Target target = find_target(services, args.sandbox_id);
-  const double timeout_s = args.timeout_s.value_or(static_cast<double>(defaults.exec_timeout_s));
+  const double timeout_s =
+      args.timeout_s.value_or(args.background ? 0 : static_cast<double>(defaults.exec_timeout_s));
   sandbox::ExecSpec spec;
   spec.command = args.command;
   spec.argv = args.argv;
@@ -47,15 +55,31 @@ CommandReport run(const SandboxExecArgs& args, Services& services, mcp::CallCont
   spec.env = args.env;
   spec.input = args.stdin_text;
   spec.timeout = std::chrono::milliseconds(std::llround(timeout_s * 1000));
+  spec.yield = std::chrono::milliseconds(
+      std::llround(args.yield_s.value_or(static_cast<double>(defaults.exec_yield_s)) * 1000));
+  spec.background = args.background;
+  if (args.tty)
+    spec.terminal = {static_cast<int>(args.rows.value_or(24)), static_cast<int>(args.columns.value_or(80))};
   spec.merge_output = services.merge_output;
   spec.output_limit = static_cast<size_t>(args.output_limit.value_or(defaults.output_limit));
   spec.stop = context.stop();
   if (context.has_progress())
     spec.on_progress = [&](const std::string& line) { context.progress(line.empty() ? "running" : line); };
-  return report_of(target.sandbox->exec(spec), target);
+  const sandbox::ExecResult result = target.sandbox->exec(spec);
+  CommandReport report = report_of(result, target);
+  if (result.end == sandbox::End::running) note_running(args, timeout_s, report);
+  return report;
 }
 
 }  // namespace
+
+std::string how_it_ended(const CommandReport& report) {
+  if (report.end == "exited") return fmt::format("exit {}", report.exit_code.value_or(0));
+  if (report.end == "timed_out") return "timed out: ended with all that it had started";
+  if (report.end == "oom_killed") return "out of memory: killed";
+  if (report.end == "cancelled") return "cancelled";
+  return fmt::format("ended by {}", report.signal.value_or("a signal"));
+}
 
 CommandReport report_of(const sandbox::ExecResult& result, const Target& target) {
   CommandReport report;
@@ -63,6 +87,8 @@ CommandReport report_of(const sandbox::ExecResult& result, const Target& target)
   report.end = sandbox::end_name(result.end);
   if (result.signal == 0) report.exit_code = result.exit_code;
   if (result.signal != 0) report.signal = signal_name(result.signal);
+  if (result.end == sandbox::End::running) report.exit_code.reset();
+  if (result.process_id != 0) report.process_id = result.process_id;
   report.out = result.out;
   report.err = result.err;
   report.truncated = result.truncated;
@@ -75,9 +101,14 @@ CommandReport report_of(const sandbox::ExecResult& result, const Target& target)
   if (result.supervisor_lost)
     report.notes.push_back("The command ended its own supervisor: all of its processes were ended at once.");
   if (result.left_running > 0)
-    report.notes.push_back(fmt::format("{} process{} that it started still run{} in the sandbox.",
-                                       result.left_running, result.left_running == 1 ? "" : "es",
-                                       result.left_running == 1 ? "s" : ""));
+    report.notes.push_back(fmt::format(
+        "{} process{} that it started still run{} as process {}: sandbox_process ends {} (action "
+        "signal) and reads what {} print{}.",
+        result.left_running, result.left_running == 1 ? "" : "es", result.left_running == 1 ? "s" : "",
+        result.process_id, result.left_running == 1 ? "it" : "them", result.left_running == 1 ? "it" : "they",
+        result.left_running == 1 ? "s" : ""));
+  if (result.input_left > 0)
+    report.notes.push_back(fmt::format("The last {} bytes of `stdin` were not taken.", result.input_left));
   if (!result.tree_ended)
     report.notes.push_back(
         "Some of its processes could not be ended in time; sandbox_destroy ends them for certain.");
@@ -92,7 +123,8 @@ std::string text_of(const CommandReport& report) {
     add_line(text, "[stderr]");
     text += report.err;
   }
-  if (report.out.empty() && report.err.empty()) add_line(text, "(no output)");
+  if (report.out.empty() && report.err.empty())
+    add_line(text, report.end == "running" ? "(no output yet)" : "(no output)");
   for (const auto& note : report.notes) add_line(text, note);
   while (text.ends_with('\n')) text.pop_back();
   return text;
@@ -108,7 +140,10 @@ void add_sandbox_exec(mcp::ToolRegistry& registry, Services& services) {
                       "host's files and network "
                       "are not. Each call starts in the working folder (/workspace): files stay between "
                       "calls, shell variables "
-                      "and `cd` do not. A command that fails is a normal result with its exit code. Output "
+                      "and `cd` do not. A command that fails is a normal result with its exit code. One that "
+                      "has not ended after "
+                      "55 s goes on in the background, as does anything started with `background`; "
+                      "sandbox_process is for both. Output "
                       "over the limit is cut "
                       "in the middle, and the result names the log file in the sandbox that has all of it.",
        .toolset = "core",

@@ -18,8 +18,9 @@ struct SandboxExecArgs {
   std::string workdir;
   std::map<std::string, std::string> env;
   std::string stdin_text;
-  std::optional<double> timeout_s;
-  std::optional<int64_t> output_limit;
+  std::optional<double> timeout_s, yield_s;
+  bool background = false, tty = false;
+  std::optional<int64_t> rows, columns, output_limit;
 
   template <class V>
   void describe(V& v) {
@@ -29,11 +30,22 @@ struct SandboxExecArgs {
     v.optional("workdir", workdir, "Folder to start in (default: the sandbox's working folder).");
     v.optional("env", env, "Further environment variables.");
     v.optional("stdin", stdin_text, "Text for standard input (default: none).");
-    v.optional("timeout_s", timeout_s,
-               "Seconds after which the command and all that it started are ended (default 120). What it has "
-               "printed by "
-               "then comes back.",
+    v.optional(
+        "timeout_s", timeout_s,
+        "Seconds after which the command and all that it started are ended; what it has printed by then "
+        "comes back (default 120; with `background` none).",
+        {.min = 0.05, .max = 3600});
+    v.optional("background", background,
+               "Return at once and let it run: sandbox_process reads its output, writes to it and ends it "
+               "(default false).");
+    v.optional("yield_s", yield_s,
+               "Seconds after which a command that still runs goes on in the background (default 55).",
                {.min = 0.05, .max = 3600});
+    v.optional(
+        "tty", tty,
+        "Run it in a terminal, for programs that ask for one; the output is the screen (default false).");
+    v.optional("rows", rows, "Height of the terminal (default 24).", {.min = 1, .max = 500});
+    v.optional("columns", columns, "Width of the terminal (default 80).", {.min = 1, .max = 500});
     v.optional("output_limit", output_limit, "Characters of output to return (default 10000).",
                {.min = 200, .max = 1'000'000});
   }
@@ -44,6 +56,7 @@ struct CommandReport {
   std::string sandbox_id, end;
   std::optional<int64_t> exit_code;
   std::optional<std::string> signal;
+  std::optional<int64_t> process_id;
   std::string out, err;
   bool truncated = false;
   std::optional<std::string> log;
@@ -54,10 +67,11 @@ struct CommandReport {
   void describe(V& v) {
     v.required("sandbox_id", sandbox_id, "Sandbox in which it ran.");
     v.required("end", end, "How it ended.",
-               {.one_of = {"exited", "signaled", "timed_out", "oom_killed", "cancelled"}});
+               {.one_of = {"exited", "signaled", "timed_out", "oom_killed", "cancelled", "running"}});
     v.optional("exit_code", exit_code, "When it exited.");
     v.optional("signal", signal, "When a signal ended it, such as SIGKILL.");
-    v.required("stdout", out, "Standard output.");
+    v.optional("process_id", process_id, "For sandbox_process, when something of it still runs.");
+    v.required("stdout", out, "Standard output; of a terminal its screen.");
     v.required("stderr", err, "Standard error.");
     v.required("truncated", truncated, "Whether output was cut.");
     v.optional("log", log, "File in the sandbox with all of the output.");
@@ -66,6 +80,8 @@ struct CommandReport {
   }
 };
 
+/// "exit 1", "timed out: ended with all that it had started" ...
+std::string how_it_ended(const CommandReport& report);
 CommandReport report_of(const sandbox::ExecResult& result, const Target& target);
 /// First line what happened, then the output, then the notes.
 std::string text_of(const CommandReport& report);

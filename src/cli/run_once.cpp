@@ -19,8 +19,6 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr auto kNoDeadline = std::chrono::hours(24 * 365);
-
 /// Turns Ctrl-C and its kin into a request to stop, on a thread of its own. The signals are blocked before
 /// any other thread starts, so that nobody else gets them.
 class StopOnSignal {
@@ -78,7 +76,7 @@ int run_once(const Options& options) {
   sandbox::ExecSpec spec;
   spec.argv = options.words;
   spec.input_fd = STDIN_FILENO;
-  spec.timeout = kNoDeadline;
+  spec.timeout = std::chrono::milliseconds(0);
   spec.stop = stop.token();
   spec.on_output = [](int which, std::string_view bytes) {
     try {

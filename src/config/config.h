@@ -22,6 +22,8 @@ struct SandboxDefaults {
   int64_t idle_timeout_s = 1800;
   int64_t orphan_ttl_s = 600;
   int64_t exec_timeout_s = 120;
+  int64_t exec_yield_s = 55;
+  int64_t background_keeps_alive_s = 86'400;
   int64_t output_limit = 10'000;
   int64_t read_limit = 30'000;
 
@@ -39,6 +41,11 @@ struct SandboxDefaults {
     v.optional("orphan_ttl_s", orphan_ttl_s, "Seconds that it lives on without a server.", {.min = 1});
     v.optional("exec_timeout_s", exec_timeout_s,
                "Seconds that a command may run unless the call says otherwise.", {.min = 1, .max = 3600});
+    v.optional("exec_yield_s", exec_yield_s,
+               "Seconds after which a command goes on in the background unless the call says otherwise.",
+               {.min = 1, .max = 3600});
+    v.optional("background_keeps_alive_s", background_keeps_alive_s,
+               "Seconds for which a background process keeps its sandbox from being idle.", {.min = 0});
     v.optional("output_limit", output_limit, "Characters of output in one result.",
                {.min = 200, .max = 1'000'000});
     v.optional("read_limit", read_limit, "Characters of a file in one result.",

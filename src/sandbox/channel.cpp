@@ -177,6 +177,15 @@ void Channel::read_some(Clock::time_point deadline) {
     close();
 }
 
+void Channel::drain() {
+  if (!begin_reading()) return;
+  pollfd source{.fd = from_agent_.get(), .events = POLLIN, .revents = 0};
+  // Bounded: an agent that never stops talking is not waited for.
+  for (int i = 0; i < 16 && ::poll(&source, 1, 0) > 0 && (source.revents & POLLIN) != 0; ++i)
+    read_some(Clock::now());
+  end_reading();
+}
+
 void Channel::wake() noexcept {
   const uint64_t one = 1;
   (void)!::write(wake_.get(), &one, sizeof one);

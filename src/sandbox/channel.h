@@ -63,6 +63,8 @@ class Channel : public std::enable_shared_from_this<Channel> {
   void offer_reading();
   /// For the one who reads: hands what came to its streams, after waiting for it until `deadline` or wake().
   void read_some(Clock::time_point deadline);
+  /// Hands what has come already to its streams, unless somebody reads.
+  void drain();
   /// Ends a read_some() that waits.
   void wake() noexcept;
 

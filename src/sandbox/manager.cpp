@@ -182,6 +182,7 @@ std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request) {
       .limits = limits_of(settings, request),
       .ttl = std::chrono::seconds(request.ttl_s.value_or(settings.ttl_s)),
       .idle_timeout = std::chrono::seconds(request.idle_timeout_s.value_or(settings.idle_timeout_s)),
+      .background_keeps_alive = std::chrono::seconds(config_.sandbox.background_keeps_alive_s),
       .log_max_bytes = config_.limits.log_max.value,
       .logs_max_bytes = config_.limits.logs_max.value,
       .created_at = WallClock::now()};

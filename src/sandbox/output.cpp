@@ -24,12 +24,7 @@ size_t character_length(char lead) {
 std::string_view head_until_line(std::string_view head) {
   const size_t line = head.rfind('\n');
   if (line != std::string_view::npos && head.size() - line <= kLineSearch) return head.substr(0, line + 1);
-  size_t lead = head.size();
-  while (lead > 0 && head.size() - lead < 4) {
-    if (continues_character(head[--lead])) continue;
-    return character_length(head[lead]) > head.size() - lead ? head.substr(0, lead) : head;
-  }
-  return head;
+  return head.substr(0, whole_characters(head));
 }
 
 std::string_view tail_from_line(std::string_view tail) {
@@ -42,6 +37,14 @@ std::string_view tail_from_line(std::string_view tail) {
 }
 
 }  // namespace
+
+size_t whole_characters(std::string_view text) {
+  for (size_t lead = text.size(); lead > 0 && text.size() - lead < 4;) {
+    if (continues_character(text[--lead])) continue;
+    return character_length(text[lead]) > text.size() - lead ? lead : text.size();
+  }
+  return text.size();
+}
 
 void BoundedOutput::append(std::string_view bytes) {
   total_ += bytes.size();

@@ -6,6 +6,9 @@
 
 namespace hutch::sandbox {
 
+/// Bytes of `text` without a last UTF-8 character of which only a part is there.
+size_t whole_characters(std::string_view text);
+
 /// Keeps the first third and the last two thirds of whatever is appended, and counts the rest: memory stays
 /// below twice the limit whatever a command prints.
 class BoundedOutput {

@@ -85,7 +85,7 @@ class WaitedStream : public Stream {
   Error failure() const { return sys_error(error_, error_step_); }
   uint32_t id() const { return id_; }
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
 
  private:
   void on_failed(std::string_view payload) {

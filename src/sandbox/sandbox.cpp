@@ -30,30 +30,20 @@ UniqueFd duplicate(int fd) {
 
 }  // namespace
 
-/// While one of these lives, the sandbox is not idle.
-class Sandbox::Activity {
- public:
-  explicit Activity(Sandbox& sandbox) : running_(sandbox.calls_), sandbox_(sandbox) {
-    const std::lock_guard lock(sandbox_.mutex_);
-    if (sandbox_.ended_)
-      throw Error(Errc::not_found,
-                  fmt::format("sandbox {} has ended: {}", sandbox_.about_.id, sandbox_.cause_))
-          .hint("make a new one with sandbox_create");
-    ++sandbox_.active_calls_;
-  }
-  ~Activity() {
-    const std::lock_guard lock(sandbox_.mutex_);
-    --sandbox_.active_calls_;
-    sandbox_.last_used_ = Clock::now();
-    sandbox_.last_used_wall_ = WallClock::now();
-  }
-  Activity(const Activity&) = delete;
-  Activity& operator=(const Activity&) = delete;
+Sandbox::Activity::Activity(Sandbox& sandbox) : running_(sandbox.calls_), sandbox_(sandbox) {
+  const std::lock_guard lock(sandbox_.mutex_);
+  if (sandbox_.ended_)
+    throw Error(Errc::not_found, fmt::format("sandbox {} has ended: {}", sandbox_.about_.id, sandbox_.cause_))
+        .hint("make a new one with sandbox_create");
+  ++sandbox_.active_calls_;
+}
 
- private:
-  CallGauge::Scope running_;
-  Sandbox& sandbox_;
-};
+Sandbox::Activity::~Activity() {
+  const std::lock_guard lock(sandbox_.mutex_);
+  --sandbox_.active_calls_;
+  sandbox_.last_used_ = Clock::now();
+  sandbox_.last_used_wall_ = WallClock::now();
+}
 
 Sandbox::Sandbox(asio::io_context& io, CallGauge& calls, Body body)
     : body_(std::move(body)),
@@ -143,27 +133,21 @@ CommandSpec Sandbox::command_spec(const ExecSpec& spec, uint32_t number) const {
   CommandSpec command;
   command.argv = spec.argv;
   command.env = about_.env;
+  if (spec.terminal) command.env["TERM"] = "xterm-256color";
   for (const auto& [name, value] : spec.env) command.env[name] = value;
   command.workdir = absolute(spec.workdir);
-  command.input = spec.input;
-  command.input_fd = spec.input_fd;
-  command.timeout = spec.timeout;
-  command.merge_output = spec.merge_output;
-  command.output_limit = spec.output_limit;
   command.log_path = log_path(number);
   command.log_max_bytes = about_.log_max_bytes;
-  command.stop = spec.stop;
-  command.on_progress = spec.on_progress;
-  command.on_output = spec.on_output;
+  command.logs_max_bytes = about_.logs_max_bytes;
   return command;
 }
 
 /// bash where the sandbox has it, else sh: found out by the first command.
-CommandResult Sandbox::run_with_shell(const ExecSpec& spec, CommandSpec& command) {
+Started Sandbox::run_with_shell(const ExecSpec& spec, CommandSpec& command) {
   if (!no_bash_) {
     command.argv = {"/bin/bash", "-c", spec.command};
     try {
-      return run_command(*body_.channel, command);
+      return run_command(body_.channel, command, spec);
     } catch (const Error& e) {
       // ENOENT of the shell itself, not of the working folder.
       if (e.os_error() != ENOENT || std::string_view(e.what()).find("/bin/bash") == std::string_view::npos)
@@ -172,26 +156,24 @@ CommandResult Sandbox::run_with_shell(const ExecSpec& spec, CommandSpec& command
     }
   }
   command.argv = {"/bin/sh", "-c", spec.command};
-  return run_command(*body_.channel, command);
+  return run_command(body_.channel, command, spec);
 }
 
-template <class Fn>
-auto Sandbox::while_alive(Fn fn) {
-  const Activity activity(*this);
-  try {
-    return fn();
-  } catch (const Error& e) {
-    if (e.os_error() == EAGAIN)  // not even its supervisor could be started
-      throw Error(Errc::limit_exceeded, fmt::format("sandbox {} is at its limit of {} processes (pids)",
-                                                    about_.id, about_.limits.pids))
-          .hint("sandbox_destroy ends it; sandbox_create with `pids` makes one with more");
-    // The channel closes a moment before or after the end of the process is noticed.
-    if (e.code() != Errc::unavailable || !wait_until_ended(Clock::now() + 1s)) throw;
-    for (const auto deadline = Clock::now() + 1s; running() && Clock::now() < deadline;)
-      std::this_thread::sleep_for(1ms);
-    throw Error(Errc::unavailable, fmt::format("sandbox {} ended meanwhile: {}", about_.id, this->cause()))
-        .hint("make a new one with sandbox_create, or leave sandbox_id out to use the default sandbox");
-  }
+/// Tells a command's own failure from the end of the sandbox under it, which then is named with its cause.
+void Sandbox::rethrow(const Error& error) {
+  if (error.os_error() == EAGAIN && std::string_view(error.what()).find("at once") != std::string_view::npos)
+    throw Error(Errc::limit_exceeded, fmt::format("sandbox {} has 512 commands", about_.id))
+        .hint("end some with sandbox_process");
+  if (error.os_error() == EAGAIN)  // not even its supervisor could be started
+    throw Error(Errc::limit_exceeded, fmt::format("sandbox {} is at its limit of {} processes (pids)",
+                                                  about_.id, about_.limits.pids))
+        .hint("sandbox_destroy ends it; sandbox_create with `pids` makes one with more");
+  // The channel closes a moment before or after the end of the process is noticed.
+  if (error.code() != Errc::unavailable || !wait_until_ended(Clock::now() + 1s)) throw;
+  for (const auto deadline = Clock::now() + 1s; running() && Clock::now() < deadline;)
+    std::this_thread::sleep_for(1ms);
+  throw Error(Errc::unavailable, fmt::format("sandbox {} ended meanwhile: {}", about_.id, this->cause()))
+      .hint("make a new one with sandbox_create, or leave sandbox_id out to use the default sandbox");
 }
 
 /// Which limits a command that failed ran into. The kernel counts per sandbox: what was counted since the
@@ -207,17 +189,68 @@ void Sandbox::note_limits(ExecResult& result) {
 }
 
 ExecResult Sandbox::exec(const ExecSpec& spec) {
-  return while_alive([&] {
+  return during_call([&] {
     const uint32_t number = next_command_++;
     CommandSpec command = command_spec(spec, number);
-    ExecResult result;
-    static_cast<CommandResult&>(result) =
-        spec.argv.empty() ? run_with_shell(spec, command) : run_command(*body_.channel, command);
-    if (result.log_bytes > 0) result.log = command.log_path;
-    note_limits(result);
-    count_log(number, result.log_bytes);
+    Started started =
+        spec.argv.empty() ? run_with_shell(spec, command) : run_command(body_.channel, command, spec);
+    ExecResult result = std::move(started.result);
+    if (result.end != End::running) note_limits(result);
+    if (result.log_bytes > 0 || started.process) result.log = command.log_path;
+    if (started.process)
+      go_on(spec, number, std::move(started), result);
+    else
+      count_log(number, result.log_bytes);
+    settle();
     return result;
   });
+}
+
+/// With what outlives its call, or ran in a terminal, whose screen is the output.
+void Sandbox::go_on(const ExecSpec& spec, uint32_t number, Started started, ExecResult& result) {
+  std::string title = spec.command;
+  if (title.empty())
+    for (const auto& word : spec.argv) title += (title.empty() ? "" : " ") + word;
+  const auto process = std::make_shared<BackgroundProcess>(number, std::move(title), started.process,
+                                                           spec.terminal, started.next_unread);
+  process->oom_kills_before = body_.cgroup.oom_kills();
+  if (spec.terminal && !spec.background) result.out = text_of(process->view(Clock::now() + kFileTimeout));
+  const bool over = result.end != End::running && result.left_running == 0;
+  if (!over) result.process_id = number;
+  if (over)
+    process->process().close();
+  else
+    processes_.add(process);
+  if (over) count_log(number, result.log_bytes);
+}
+
+ExecResult Sandbox::result_of(BackgroundProcess& process) const {
+  const Process::State state = process.process().state();
+  ExecResult result;
+  result.log = log_path(process.number());
+  if (!state.tree_gone) result.process_id = process.number();
+  if (!state.exited) {
+    result.end = End::running;
+    result.duration =
+        std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - process.process().started_at());
+    return result;
+  }
+  note_end(state.end, result);
+  if (state.tree_gone) result.left_running = 0;
+  result.duration = std::chrono::milliseconds(state.end.ran_ms);
+  const bool was_killed = result.signal == SIGKILL || result.exit_code == 128 + SIGKILL;
+  if (result.end != End::timed_out && was_killed && !process.was_signalled &&
+      body_.cgroup.oom_kills() > process.oom_kills_before) {
+    result.end = End::oom_killed;
+    result.oom_kills = body_.cgroup.oom_kills() - process.oom_kills_before;
+  }
+  return result;
+}
+
+/// After every call: what ended meanwhile in the background.
+void Sandbox::settle() {
+  if (processes_.empty()) return;
+  for (const auto& [number, log_bytes] : processes_.take_ended()) count_log(number, log_bytes);
 }
 
 void Sandbox::count_log(uint32_t number, uint64_t bytes) {
@@ -236,8 +269,9 @@ void Sandbox::count_log(uint32_t number, uint64_t bytes) {
   remove.argv = std::move(too_old);
   remove.env = about_.env;
   remove.workdir = "/";
-  remove.timeout = 10s;
-  (void)run_command(*body_.channel, remove);
+  ExecSpec call;
+  call.timeout = 10s;
+  (void)run_command(body_.channel, remove, call);
 }
 
 bool Sandbox::ping(Clock::time_point deadline) {
@@ -252,7 +286,7 @@ void Sandbox::make_folder(const std::string& path) {
 
 FileInfo Sandbox::read_file(const std::string& path, uint64_t max_bytes,
                             const std::function<bool(std::string_view)>& sink, std::stop_token stop) {
-  return while_alive([&] {
+  return during_call([&] {
     return sandbox::read_file(*body_.channel, absolute(path), max_bytes, sink,
                               {Clock::now() + kFileTimeout, stop});
   });
@@ -260,7 +294,7 @@ FileInfo Sandbox::read_file(const std::string& path, uint64_t max_bytes,
 
 FileInfo Sandbox::write_file(const std::string& path, std::string_view content, const WriteOptions& options,
                              std::stop_token stop) {
-  return while_alive([&] {
+  return during_call([&] {
     return sandbox::write_file(*body_.channel, absolute(path), content, options,
                                {Clock::now() + kFileTimeout, stop});
   });
@@ -268,7 +302,7 @@ FileInfo Sandbox::write_file(const std::string& path, std::string_view content, 
 
 void Sandbox::list_files(const std::string& path, uint32_t depth,
                          const std::function<bool(const FileEntry&)>& visit, std::stop_token stop) {
-  while_alive([&] {
+  during_call([&] {
     sandbox::list_files(*body_.channel, absolute(path), depth, visit, {Clock::now() + kFileTimeout, stop});
   });
 }
@@ -287,12 +321,18 @@ std::optional<WallClock::time_point> Sandbox::expires_at() const {
   return about_.created_at + about_.ttl;
 }
 
-std::optional<Clock::time_point> Sandbox::ends_at() const {
+std::optional<Clock::time_point> Sandbox::ends_at() {
+  Clock::time_point in_background{};
+  if (!processes_.empty()) {
+    body_.channel->drain();  // nobody may have read that they have ended
+    in_background = processes_.last_activity(about_.background_keeps_alive);
+  }
   const std::lock_guard lock(mutex_);
   std::optional<Clock::time_point> when;
   if (about_.ttl > 0s) when = started_ + about_.ttl;
   if (about_.idle_timeout > 0s) {
-    const auto idle_end = (active_calls_ > 0 ? Clock::now() : last_used_) + about_.idle_timeout;
+    const auto last_used = active_calls_ > 0 ? Clock::now() : std::max(last_used_, in_background);
+    const auto idle_end = last_used + about_.idle_timeout;
     if (!when || idle_end < *when) when = idle_end;
   }
   return when;

@@ -15,8 +15,9 @@
 #include "runtime/runtime.h"
 #include "sandbox/call_gauge.h"
 #include "sandbox/channel.h"
-#include "sandbox/command.h"
+#include "sandbox/exec.h"
 #include "sandbox/files.h"
+#include "sandbox/process_table.h"
 
 namespace hutch::sandbox {
 
@@ -30,6 +31,7 @@ struct Description {
   runtime::Isolation isolation;
   bool warm = false;                             // it was ready before it was asked for
   std::chrono::seconds ttl{0}, idle_timeout{0};  // 0 = none
+  std::chrono::seconds background_keeps_alive{0};
   uint64_t log_max_bytes = 0, logs_max_bytes = 0;
   WallClock::time_point created_at;
   std::chrono::microseconds create_time{0};
@@ -43,27 +45,6 @@ struct Body {
   runtime::Cgroup cgroup;
   std::shared_ptr<Channel> channel;
   std::string layer_folder;
-};
-
-struct ExecSpec {
-  std::string command;                     // for bash where there is one, else sh
-  std::vector<std::string> argv;           // instead of `command`
-  std::string workdir;                     // empty = the sandbox's; relative = below it
-  std::map<std::string, std::string> env;  // on top of the sandbox's
-  std::string input;
-  int input_fd = -1;  // of ours, passed on until its end; instead of `input`
-  std::chrono::milliseconds timeout{120'000};
-  bool merge_output = false;
-  size_t output_limit = 10'000;
-  std::stop_token stop;
-  std::function<void(const std::string&)> on_progress;
-  std::function<void(int, std::string_view)> on_output;
-};
-
-struct ExecResult : CommandResult {
-  std::string log;            // path inside of the whole output; empty when it printed nothing
-  uint64_t pids_refused = 0;  // processes that its pids limit refused
-  uint64_t oom_kills = 0;     // processes that its memory limit cost, the main one or others
 };
 
 struct Usage {
@@ -96,6 +77,15 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   std::string absolute(const std::string& path) const;
 
   ExecResult exec(const ExecSpec& spec);
+  /// Commands that outlived their calls.
+  ProcessTable& processes() noexcept { return processes_; }
+  /// How such a one ended, when it has.
+  ExecResult result_of(BackgroundProcess& process) const;
+  /// Runs `fn` as one call: the sandbox is not idle meanwhile, and when it ends under the call its cause is
+  /// the error.
+  template <class Fn>
+  auto during_call(Fn fn);
+
   FileInfo read_file(const std::string& path, uint64_t max_bytes,
                      const std::function<bool(std::string_view)>& sink, std::stop_token stop);
   FileInfo write_file(const std::string& path, std::string_view content, const WriteOptions& options,
@@ -109,7 +99,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   std::optional<WallClock::time_point> expires_at() const;
   /// When its lifetime or its idle time is over, with what is known now; nothing while a call runs or when
   /// there is no end.
-  std::optional<Clock::time_point> ends_at() const;
+  std::optional<Clock::time_point> ends_at();
 
   /// Notes why, and ends everything inside. Does not wait.
   void end(const std::string& cause);
@@ -119,13 +109,23 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   const runtime::Cgroup& cgroup() const noexcept { return body_.cgroup; }
 
  private:
-  class Activity;  // a call that keeps it from being idle
+  class Activity {  // while one of these lives, the sandbox is not idle
+   public:
+    explicit Activity(Sandbox& sandbox);
+    ~Activity();
+    Activity(const Activity&) = delete;
+    Activity& operator=(const Activity&) = delete;
+
+   private:
+    CallGauge::Scope running_;
+    Sandbox& sandbox_;
+  };
+  [[noreturn]] void rethrow(const Error& error);
   CommandSpec command_spec(const ExecSpec& spec, uint32_t number) const;
-  /// Tells a command's own failure from the end of the sandbox under it, which then is named with its cause.
-  template <class Fn>
-  auto while_alive(Fn fn);
+  Started run_with_shell(const ExecSpec& spec, CommandSpec& command);
+  void go_on(const ExecSpec& spec, uint32_t number, Started started, ExecResult& result);
   void note_limits(ExecResult& result);
-  CommandResult run_with_shell(const ExecSpec& spec, CommandSpec& command);
+  void settle();
   void count_log(uint32_t number, uint64_t bytes);
   void on_process_end();
 
@@ -146,6 +146,17 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   WallClock::time_point last_used_wall_ = WallClock::now();
   std::deque<std::pair<uint32_t, uint64_t>> logs_;  // number, bytes; oldest first
   uint64_t logs_bytes_ = 0;
+  ProcessTable processes_;
 };
+
+template <class Fn>
+auto Sandbox::during_call(Fn fn) {
+  const Activity activity(*this);
+  try {
+    return fn();
+  } catch (const Error& e) {
+    rethrow(e);
+  }
+}
 
 }  // namespace hutch::sandbox

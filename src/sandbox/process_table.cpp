@@ -1,0 +1,156 @@
+#include "sandbox/process_table.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "sandbox/output.h"
+
+namespace hutch::sandbox {
+
+using namespace std::chrono_literals;
+
+BackgroundProcess::BackgroundProcess(uint32_t number, std::string title, std::shared_ptr<Process> process,
+                                     std::optional<TerminalSize> terminal, uint64_t next_unread)
+    : number_(number), title_(std::move(title)), process_(std::move(process)), next_unread_(next_unread) {
+  if (terminal) terminal_.emplace(terminal->rows, terminal->columns);
+}
+
+uint64_t BackgroundProcess::next_unread() const {
+  const std::lock_guard lock(mutex_);
+  return next_unread_;
+}
+
+void BackgroundProcess::set_next_unread(uint64_t place) {
+  const std::lock_guard lock(mutex_);
+  next_unread_ = place;
+}
+
+Process::Piece BackgroundProcess::read(std::optional<uint64_t> from, size_t max_bytes,
+                                       Clock::time_point deadline) {
+  const std::lock_guard one_at_a_time(read_mutex_);  // or two readers would get the same
+  const bool ended = process_->state().tree_gone;
+  Process::Piece piece = process_->read(from.value_or(next_unread()), max_bytes, deadline);
+  const bool at_end = piece.first + piece.bytes.size() >= piece.printed;
+  if (!at_end || !ended) {
+    const size_t whole = whole_characters(piece.bytes);
+    if (whole > 0)
+      piece.bytes.resize(whole);
+    else if (at_end)
+      piece.bytes.clear();
+  }
+  set_next_unread(piece.first + piece.bytes.size());
+  return piece;
+}
+
+void BackgroundProcess::feed(Clock::time_point deadline) {
+  constexpr size_t kPiece = 1 << 20;
+  for (;;) {
+    const Process::Piece piece = process_->read(fed_, kPiece, deadline);
+    const std::string answer = terminal_->feed(piece.bytes);
+    fed_ = piece.first + piece.bytes.size();
+    // A program that does not read its terminal misses the answer; it does not hold us up.
+    if (!answer.empty() && !process_->state().exited) process_->write(answer, {}, Clock::now() + 100ms);
+    if (piece.bytes.empty() || fed_ >= piece.printed) break;
+  }
+  set_next_unread(fed_);
+}
+
+BackgroundProcess::View BackgroundProcess::view(Clock::time_point deadline) {
+  const std::lock_guard lock(terminal_mutex_);
+  feed(deadline);
+  return {terminal_->screen(), terminal_->take_scrolled()};
+}
+
+std::string BackgroundProcess::keys(std::string_view text, Clock::time_point deadline) {
+  const std::lock_guard lock(terminal_mutex_);
+  feed(deadline);  // what a key sends depends on modes that the program sets
+  return terminal_->keys(text);
+}
+
+std::string text_of(const BackgroundProcess::View& view) {
+  std::string text;
+  if (view.scrolled.dropped > 0) text += fmt::format("[... {} lines above ...]\n", view.scrolled.dropped);
+  for (const auto* lines : {&view.scrolled.lines, &view.screen.lines})
+    for (const std::string& line : *lines) text += line + "\n";
+  return text;
+}
+
+void BackgroundProcess::resize(const TerminalSize& size) {
+  const std::lock_guard lock(terminal_mutex_);
+  terminal_->resize(size.rows, size.columns);
+  process_->resize(size);
+}
+
+void ProcessTable::add(std::shared_ptr<BackgroundProcess> process) {
+  const std::lock_guard lock(mutex_);
+  const uint32_t number = process->number();
+  entries_[number] = {std::move(process)};
+}
+
+std::shared_ptr<BackgroundProcess> ProcessTable::find(uint32_t number) const {
+  const std::lock_guard lock(mutex_);
+  if (const auto it = entries_.find(number); it != entries_.end()) return it->second.process;
+  std::vector<uint32_t> numbers;
+  for (const auto& [known, _] : entries_) numbers.push_back(known);
+  throw Error(Errc::not_found, fmt::format("there is no process {}", number))
+      .hint(numbers.empty()
+                ? "no command of this sandbox runs in the background"
+                : fmt::format("there are {}; action `list` tells more", fmt::join(numbers, ", ")));
+}
+
+std::vector<std::shared_ptr<BackgroundProcess>> ProcessTable::list() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::shared_ptr<BackgroundProcess>> all;
+  for (const auto& [_, entry] : entries_) all.push_back(entry.process);
+  return all;
+}
+
+bool ProcessTable::empty() const {
+  const std::lock_guard lock(mutex_);
+  return entries_.empty();
+}
+
+std::vector<std::pair<uint32_t, uint64_t>> ProcessTable::take_ended() {
+  std::vector<std::pair<uint32_t, uint64_t>> told;
+  std::vector<std::shared_ptr<BackgroundProcess>> forgotten;
+  {
+    const std::lock_guard lock(mutex_);
+    size_t ended = 0;
+    for (auto& [number, entry] : entries_) {
+      const Process::State state = entry.process->process().state();
+      if (!state.tree_gone) continue;
+      ++ended;
+      if (std::exchange(entry.end_told, true)) continue;
+      told.emplace_back(number, state.end.log_bytes);
+    }
+    for (auto it = entries_.begin(); ended > kMaxEnded && it != entries_.end();) {
+      if (!it->second.end_told) {
+        ++it;
+        continue;
+      }
+      forgotten.push_back(std::move(it->second.process));
+      it = entries_.erase(it);
+      --ended;
+    }
+  }
+  for (const auto& process : forgotten) process->process().close();
+  return told;
+}
+
+Clock::time_point ProcessTable::last_activity(Clock::duration keeps_alive) const {
+  const std::lock_guard lock(mutex_);
+  Clock::time_point last{};
+  for (const auto& [_, entry] : entries_) {
+    const Process& process = entry.process->process();
+    const Process::State state = process.state();
+    auto end = std::min<Clock::time_point>(Clock::now(), process.started_at() + keeps_alive);
+    if (state.tree_gone) end = process.started_at() + std::chrono::milliseconds(state.end.ran_ms);
+    last = std::max(last, end);
+  }
+  return last;
+}
+
+}  // namespace hutch::sandbox

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "sandbox/process.h"
+#include "sandbox/terminal.h"
+
+namespace hutch::sandbox {
+
+/// A command that outlived its call: who it is, and how far its output was read.
+class BackgroundProcess {
+ public:
+  BackgroundProcess(uint32_t number, std::string title, std::shared_ptr<Process> process,
+                    std::optional<TerminalSize> terminal, uint64_t next_unread = 0);
+
+  uint32_t number() const { return number_; }
+  const std::string& title() const { return title_; }
+  Process& process() { return *process_; }
+  bool has_terminal() const { return terminal_.has_value(); }
+
+  std::atomic<bool> was_signalled{false};  // by a caller
+  uint64_t oom_kills_before = 0;           // of the sandbox, when it became one
+
+  /// Where the next read without a place begins.
+  uint64_t next_unread() const;
+  /// At most `max_bytes` from `from` on, without it from where the last read ended. While it runs, a
+  /// character of which only a part is there is left for the next time.
+  Process::Piece read(std::optional<uint64_t> from, size_t max_bytes, Clock::time_point deadline);
+
+  /// The terminal with all that was printed so far, and what scrolled off its top since the last call.
+  struct View {
+    Screen screen;
+    Scrolled scrolled;
+  };
+  View view(Clock::time_point deadline);
+  /// What its keyboard sends for these keys.
+  std::string keys(std::string_view text, Clock::time_point deadline);
+  void resize(const TerminalSize& size);
+
+ private:
+  void set_next_unread(uint64_t place);
+  void feed(Clock::time_point deadline);  // with terminal_mutex_ held
+
+  const uint32_t number_;
+  const std::string title_;
+  const std::shared_ptr<Process> process_;
+  mutable std::mutex mutex_;
+  uint64_t next_unread_;
+  std::mutex read_mutex_, terminal_mutex_;
+  std::optional<Terminal> terminal_;
+  uint64_t fed_ = 0;  // bytes that the terminal has seen
+};
+
+/// The lines that scrolled off and those of the screen.
+std::string text_of(const BackgroundProcess::View& view);
+
+/// The commands of a sandbox that outlived their calls. Thread-safe. Of those that have ended the latest are
+/// kept.
+class ProcessTable {
+ public:
+  static constexpr size_t kMaxEnded = 64;
+
+  void add(std::shared_ptr<BackgroundProcess> process);
+  /// Throws not_found, which names those there are.
+  std::shared_ptr<BackgroundProcess> find(uint32_t number) const;
+  std::vector<std::shared_ptr<BackgroundProcess>> list() const;
+  bool empty() const;
+
+  /// Those whose end was not told before: number, bytes of its log. Forgets the oldest that have ended.
+  std::vector<std::pair<uint32_t, uint64_t>> take_ended();
+  /// When the last one ended, as far as is known: now while one runs that was started less than this ago.
+  Clock::time_point last_activity(Clock::duration keeps_alive) const;
+
+ private:
+  struct Entry {
+    std::shared_ptr<BackgroundProcess> process;
+    bool end_told = false;
+  };
+  mutable std::mutex mutex_;
+  std::map<uint32_t, Entry> entries_;
+};
+
+}  // namespace hutch::sandbox
