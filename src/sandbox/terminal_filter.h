@@ -9,11 +9,12 @@
 namespace hutch::sandbox {
 
 /// What of a program's output libvterm may see. libvterm 0.1.4 trusts its input: a 17th parameter of a
-/// control sequence is written over its own pointers, a string that is cut at the wrong place becomes an
-/// alloca of 2^64 bytes, a character of U+0080 to U+009F moves the cursor left of the screen, a repeat of
-/// nothing never ends. So this parser comes first, and only what it knows goes on: whole characters, whole
-/// sequences of a fixed list with at most two parameters up to 9,999. Colours, mouse modes, margins, lines of
-/// double size and all strings (OSC, DCS...) end here; the window title is taken out of them.
+/// control sequence is written over its own pointers, a character that is cut between two writes runs over
+/// the stack, a string that is cut before its last byte is read beyond its end, a character of U+0080 to
+/// U+009F moves the cursor left of the screen, a repeat of a character without width never ends. So this
+/// parser comes first, and only what it knows goes on: whole characters, and whole sequences of a fixed list
+/// with at most two parameters up to 9,999. Colours, mouse modes, margins, lines of double size and all
+/// strings (OSC, DCS...) end here; the window title is taken out of them.
 ///
 /// Holds at most one started sequence, 1 KiB of a string and one started character.
 class TerminalFilter {
