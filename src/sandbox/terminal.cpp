@@ -17,10 +17,6 @@ namespace hutch::sandbox {
 
 namespace {
 
-struct FreeTerminal {
-  void operator()(VTerm* vt) const noexcept { vterm_free(vt); }
-};
-
 void check_size(int rows, int columns) {
   for (const auto& [name, value] : {std::pair{"rows", rows}, std::pair{"columns", columns}})
     if (value < 1 || value > Terminal::kMaxSize)
@@ -56,7 +52,7 @@ struct Terminal::State {
   std::string answer;
   TerminalFilter filter;
   TerminalGrid::Sink off_normal, off_other;
-  std::unique_ptr<VTerm, FreeTerminal> vt;
+  std::unique_ptr<VTerm, void (*)(VTerm*)> vt;
   VTermState* library = nullptr;  // belongs to vt
 };
 
@@ -80,7 +76,7 @@ Terminal::State::State(int rows, int columns)
       filter([this](std::string_view piece) { to_library(piece); }),
       off_normal([this](std::string line) { push(std::move(line)); }),
       off_other([](std::string) {}),
-      vt(vterm_new(rows, columns)) {
+      vt(vterm_new(rows, columns), vterm_free) {
   filter.set_columns(columns);
   vterm_set_utf8(vt.get(), 1);
   vterm_output_set_callback(vt.get(), on_answer, this);

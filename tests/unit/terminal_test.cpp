@@ -12,11 +12,11 @@
 using hutch::sandbox::Screen;
 using hutch::sandbox::Terminal;
 using hutch::sandbox::TerminalFilter;
-using Lines = std::vector<std::string>;
+using Rows = std::vector<std::string>;
 
 namespace {
 
-Lines shown(std::string_view bytes, int rows = 5, int columns = 20) {
+Rows screen_of(std::string_view bytes, int rows = 5, int columns = 20) {
   Terminal terminal(rows, columns);
   terminal.feed(bytes);
   return terminal.screen().lines;
@@ -75,7 +75,7 @@ TEST_SUITE("terminal screen") {
     CHECK(terminal.screen().lines.empty());
     terminal.feed("one\r\ntwo  \r\n\r\n");
     const Screen screen = terminal.screen();
-    CHECK(screen.lines == Lines{"one", "two"});
+    CHECK(screen.lines == Rows{"one", "two"});
     CHECK(screen.cursor_row == 4);
     CHECK(screen.cursor_column == 1);
     CHECK(screen.cursor_visible);
@@ -84,44 +84,44 @@ TEST_SUITE("terminal screen") {
   }
 
   TEST_CASE("a line that is too long goes on in the next row, and only when there is more") {
-    CHECK(shown("abcdefgh", 5, 4) == Lines{"abcd", "efgh"});
-    CHECK(shown("abcd\r\nx", 5, 4) == Lines{"abcd", "x"});
-    CHECK(shown("\033[?7labcdefgh", 5, 4) == Lines{"abch"});
+    CHECK(screen_of("abcdefgh", 5, 4) == Rows{"abcd", "efgh"});
+    CHECK(screen_of("abcd\r\nx", 5, 4) == Rows{"abcd", "x"});
+    CHECK(screen_of("\033[?7labcdefgh", 5, 4) == Rows{"abch"});
   }
 
   TEST_CASE("positions, erasing, inserting and deleting") {
-    CHECK(shown("\033[3;5Hx\033[Hy") == Lines{"y", "", "    x"});
-    CHECK(shown("abcdef\033[3D\033[K") == Lines{"abc"});
-    CHECK(shown("abcdef\033[3D\033[1K") == Lines{"    ef"});
-    CHECK(shown("abcdef\033[4D\033[2P") == Lines{"abef"});
-    CHECK(shown("abcdef\033[4D\033[2@") == Lines{"ab  cdef"});
-    CHECK(shown("abcdef\033[4D\033[2X") == Lines{"ab  ef"});
-    CHECK(shown("abcd\r\033[4hxy", 5, 4) == Lines{"xyab"});
-    CHECK(shown("a\r\nb\r\nc\033[2;1H\033[L") == Lines{"a", "", "b", "c"});
-    CHECK(shown("a\r\nb\r\nc\033[2;1H\033[M") == Lines{"a", "c"});
-    CHECK(shown("a\r\nb\r\nc\033[2;1H\033[J") == Lines{"a"});
-    CHECK(shown("a\r\nb\033[2J") == Lines{});
-    CHECK(shown("a\tb\tc") == Lines{"a       b       c"});
-    CHECK(shown("ab\033[5bc") == Lines{"abbbbbbc"});
-    CHECK(shown("\033[5bc") == Lines{"c"});
+    CHECK(screen_of("\033[3;5Hx\033[Hy") == Rows{"y", "", "    x"});
+    CHECK(screen_of("abcdef\033[3D\033[K") == Rows{"abc"});
+    CHECK(screen_of("abcdef\033[3D\033[1K") == Rows{"    ef"});
+    CHECK(screen_of("abcdef\033[4D\033[2P") == Rows{"abef"});
+    CHECK(screen_of("abcdef\033[4D\033[2@") == Rows{"ab  cdef"});
+    CHECK(screen_of("abcdef\033[4D\033[2X") == Rows{"ab  ef"});
+    CHECK(screen_of("abcd\r\033[4hxy", 5, 4) == Rows{"xyab"});
+    CHECK(screen_of("a\r\nb\r\nc\033[2;1H\033[L") == Rows{"a", "", "b", "c"});
+    CHECK(screen_of("a\r\nb\r\nc\033[2;1H\033[M") == Rows{"a", "c"});
+    CHECK(screen_of("a\r\nb\r\nc\033[2;1H\033[J") == Rows{"a"});
+    CHECK(screen_of("a\r\nb\033[2J") == Rows{});
+    CHECK(screen_of("a\tb\tc") == Rows{"a       b       c"});
+    CHECK(screen_of("ab\033[5bc") == Rows{"abbbbbbc"});
+    CHECK(screen_of("\033[5bc") == Rows{"c"});
   }
 
   TEST_CASE("a scrolling region leaves the rest alone") {
-    CHECK(shown("1\r\n2\r\n3\r\n4\r\n5\033[2;4r\033[4;1H\nx") == Lines{"1", "3", "4", "x", "5"});
-    CHECK(shown("1\r\n2\r\n3\r\n4\r\n5\033[2;4r\033[2;1H\033Mx") == Lines{"1", "x", "2", "3", "5"});
+    CHECK(screen_of("1\r\n2\r\n3\r\n4\r\n5\033[2;4r\033[4;1H\nx") == Rows{"1", "3", "4", "x", "5"});
+    CHECK(screen_of("1\r\n2\r\n3\r\n4\r\n5\033[2;4r\033[2;1H\033Mx") == Rows{"1", "x", "2", "3", "5"});
   }
 
   TEST_CASE("the alternate screen comes and goes without a trace") {
     Terminal terminal(5, 20);
     terminal.feed("$ vim\033[?1049h\033[H~\r\n~");
     CHECK(terminal.screen().alternate);
-    CHECK(terminal.screen().lines == Lines{"~", "~"});
+    CHECK(terminal.screen().lines == Rows{"~", "~"});
     terminal.feed(repeated("x\r\n", 20));
     CHECK(terminal.take_scrolled().lines.empty());
     terminal.feed("\033[?1049l");
     const Screen screen = terminal.screen();
     CHECK_FALSE(screen.alternate);
-    CHECK(screen.lines == Lines{"$ vim"});
+    CHECK(screen.lines == Rows{"$ vim"});
     CHECK(screen.cursor_column == 6);
   }
 
@@ -146,64 +146,64 @@ TEST_SUITE("terminal screen") {
   }
 
   TEST_CASE("the line drawing set") {
-    CHECK(shown("\033(0lqk\033(Blqk \016x\017x") == Lines{"┌─┐lqk xx"});
+    CHECK(screen_of("\033(0lqk\033(Blqk \016x\017x") == Rows{"┌─┐lqk xx"});
   }
 
   TEST_CASE("colours, mouse modes and what nobody knows leave nothing on the screen") {
-    CHECK(shown("\033[1;31ma\033[38:2::1:2:3mb\033[?1000;1006hc\033[>4;2md\033P+q544e\033\\e\033_"
-                "G\033\\f\033#6g\033%Gh") == Lines{"abcdefgh"});
+    CHECK(screen_of("\033[1;31ma\033[38:2::1:2:3mb\033[?1000;1006hc\033[>4;2md\033P+q544e\033\\e\033_"
+                    "G\033\\f\033#6g\033%Gh") == Rows{"abcdefgh"});
   }
 }
 
 TEST_SUITE("terminal characters") {
   TEST_CASE("wide characters take two columns, and half of one is none") {
-    CHECK(shown("世界a") == Lines{"世界a"});
-    CHECK(shown("世界a\033[1;5Hb") == Lines{"世界b"});
-    CHECK(shown("世界a\033[1;1Hb") == Lines{"b 界a"});
-    CHECK(shown("世界a\033[1;2Hb") == Lines{" b界a"});
-    CHECK(shown("世界a\033[1;2H─") == Lines{" ─界a"});
-    CHECK(shown("世界a\033[1;2H\033[P") == Lines{" 界a"});
-    CHECK(shown("世界a\033[1;4H\033[K") == Lines{"世"});
-    CHECK(shown("世界a\033[1;2H\033[2X") == Lines{"    a"});
-    CHECK(shown("abc世", 5, 4) == Lines{"abc", "世"});
-    CHECK(shown("a世b\r\033[@", 5, 4) == Lines{" a世"});
-    CHECK(shown("a世b\r\033[2@", 5, 4) == Lines{"  a"});
-    CHECK(shown("😀x\033[1;3Hy") == Lines{"😀y"});
+    CHECK(screen_of("世界a") == Rows{"世界a"});
+    CHECK(screen_of("世界a\033[1;5Hb") == Rows{"世界b"});
+    CHECK(screen_of("世界a\033[1;1Hb") == Rows{"b 界a"});
+    CHECK(screen_of("世界a\033[1;2Hb") == Rows{" b界a"});
+    CHECK(screen_of("世界a\033[1;2H─") == Rows{" ─界a"});
+    CHECK(screen_of("世界a\033[1;2H\033[P") == Rows{" 界a"});
+    CHECK(screen_of("世界a\033[1;4H\033[K") == Rows{"世"});
+    CHECK(screen_of("世界a\033[1;2H\033[2X") == Rows{"    a"});
+    CHECK(screen_of("abc世", 5, 4) == Rows{"abc", "世"});
+    CHECK(screen_of("a世b\r\033[@", 5, 4) == Rows{" a世"});
+    CHECK(screen_of("a世b\r\033[2@", 5, 4) == Rows{"  a"});
+    CHECK(screen_of("😀x\033[1;3Hy") == Rows{"😀y"});
     Terminal terminal(5, 20);
     terminal.feed("世");
     CHECK(terminal.screen().cursor_column == 3);
   }
 
   TEST_CASE("a wide character on a screen of one column does no harm") {
-    CHECK(shown("世a", 3, 1) == Lines{"", "世", "a"});
+    CHECK(screen_of("世a", 3, 1) == Rows{"", "世", "a"});
   }
 
   TEST_CASE("combining characters stay with theirs, also when they come later") {
-    CHECK(shown("e\u0301x") == Lines{"e\u0301x"});
+    CHECK(screen_of("e\u0301x") == Rows{"e\u0301x"});
     Terminal terminal(5, 20);
     terminal.feed("e");
     terminal.feed("\u0301x");
-    CHECK(terminal.screen().lines == Lines{"e\u0301x"});
+    CHECK(terminal.screen().lines == Rows{"e\u0301x"});
     CHECK(terminal.screen().cursor_column == 3);
-    CHECK(shown("\u0301a") == Lines{"a"});
+    CHECK(screen_of("\u0301a") == Rows{"a"});
   }
 
   TEST_CASE("a tower of accents is cut, wherever the cursor goes in between") {
-    CHECK(shown("e" + repeated("\u0301", 100'000) + "x") == Lines{"e\u0301\u0301\u0301x"});
-    CHECK(shown("e" + repeated("\u0301\b\033[C", 10'000)).front().size() <= 1 + 3 * 2);
+    CHECK(screen_of("e" + repeated("\u0301", 100'000) + "x") == Rows{"e\u0301\u0301\u0301x"});
+    CHECK(screen_of("e" + repeated("\u0301\b\033[C", 10'000)).front().size() <= 1 + 3 * 2);
   }
 
   TEST_CASE("invalid UTF-8 becomes replacement characters") {
-    CHECK(shown("a\xFF\xC3(b") == Lines{"a\uFFFD\uFFFD(b"});
-    CHECK(shown("\xC0\x80\xED\xA0\x80\xF5\x80") == Lines{repeated("\uFFFD", 7)});
-    CHECK(shown("\xE4\xB8\033[Ca") == Lines{"\uFFFD a"});
-    CHECK(shown("\xE4\xB8") == Lines{});
+    CHECK(screen_of("a\xFF\xC3(b") == Rows{"a\uFFFD\uFFFD(b"});
+    CHECK(screen_of("\xC0\x80\xED\xA0\x80\xF5\x80") == Rows{repeated("\uFFFD", 7)});
+    CHECK(screen_of("\xE4\xB8\033[Ca") == Rows{"\uFFFD a"});
+    CHECK(screen_of("\xE4\xB8") == Rows{});
   }
 
   TEST_CASE("characters that are controls or end a line are left out") {
-    CHECK(shown("a\u0080\u009B31m\u0085b\x7F\x01\x05") == Lines{"a31mb"});
-    CHECK(shown("a\u2028\u2029"
-                "b") == Lines{"ab"});
+    CHECK(screen_of("a\u0080\u009B31m\u0085b\x7F\x01\x05") == Rows{"a31mb"});
+    CHECK(screen_of("a\u2028\u2029"
+                    "b") == Rows{"ab"});
     // Each of these moves libvterm's cursor one column out of the screen.
     Terminal terminal(3, 3);
     terminal.feed(repeated("\u0080", 1000) + "\033[K");
@@ -278,11 +278,11 @@ TEST_SUITE("terminal past") {
   TEST_CASE("lines that scroll off are handed out once") {
     Terminal terminal(3, 20);
     terminal.feed("1\r\n2 \r\n3\r\n4\r\n5");
-    CHECK(terminal.take_scrolled().lines == Lines{"1", "2"});
+    CHECK(terminal.take_scrolled().lines == Rows{"1", "2"});
     CHECK(terminal.take_scrolled().lines.empty());
     terminal.feed("\r\n6");
-    CHECK(terminal.take_scrolled().lines == Lines{"3"});
-    CHECK(terminal.screen().lines == Lines{"4", "5", "6"});
+    CHECK(terminal.take_scrolled().lines == Rows{"3"});
+    CHECK(terminal.screen().lines == Rows{"4", "5", "6"});
   }
 
   TEST_CASE("at most kMaxScrolled lines are kept, the newest, and the rest is counted") {
@@ -309,21 +309,21 @@ TEST_SUITE("terminal size") {
     Terminal terminal(5, 20);
     CHECK_CONTAINS(hutch::test::error_of([&] { terminal.resize(-1, 20); }), "rows");
     terminal.feed("a");
-    CHECK(terminal.screen().lines == Lines{"a"});
+    CHECK(terminal.screen().lines == Rows{"a"});
   }
 
   TEST_CASE("blank rows go first, then those at the top") {
     Terminal terminal(5, 20);
     terminal.feed("1\r\n2\r\n3");
     terminal.resize(3, 20);
-    CHECK(terminal.screen().lines == Lines{"1", "2", "3"});
+    CHECK(terminal.screen().lines == Rows{"1", "2", "3"});
     CHECK(terminal.screen().cursor_row == 3);
     terminal.resize(2, 20);
-    CHECK(terminal.screen().lines == Lines{"2", "3"});
+    CHECK(terminal.screen().lines == Rows{"2", "3"});
     CHECK(terminal.screen().cursor_row == 2);
-    CHECK(terminal.take_scrolled().lines == Lines{"1"});
+    CHECK(terminal.take_scrolled().lines == Rows{"1"});
     terminal.resize(5, 20);
-    CHECK(terminal.screen().lines == Lines{"2", "3"});
+    CHECK(terminal.screen().lines == Rows{"2", "3"});
   }
 
   TEST_CASE("the cursor stays on the screen when all that is written is below it") {
@@ -348,9 +348,9 @@ TEST_SUITE("terminal size") {
     Terminal terminal(3, 20);
     terminal.feed("abc世def");
     terminal.resize(3, 4);
-    CHECK(terminal.screen().lines == Lines{"abc"});
+    CHECK(terminal.screen().lines == Rows{"abc"});
     terminal.resize(3, 20);
-    CHECK(terminal.screen().lines == Lines{"abc"});
+    CHECK(terminal.screen().lines == Rows{"abc"});
   }
 
   TEST_CASE("a new size under a full-screen program keeps the shell's end") {
@@ -359,9 +359,9 @@ TEST_SUITE("terminal size") {
     terminal.resize(3, 20);
     check_sound(terminal, 3, 20);
     terminal.feed("\033[?1049l");
-    CHECK(terminal.screen().lines == Lines{"3", "4", "$ vim"});
+    CHECK(terminal.screen().lines == Rows{"3", "4", "$ vim"});
     CHECK(terminal.screen().cursor_row == 3);
-    CHECK(terminal.take_scrolled().lines == Lines{"1", "2"});
+    CHECK(terminal.take_scrolled().lines == Rows{"1", "2"});
   }
 
   TEST_CASE("a storm of sizes") {
@@ -418,7 +418,7 @@ TEST_SUITE("terminal hostile output") {
     filter.feed("\xB8\x96\033[");
     filter.feed("1");
     filter.feed(";2;3H\033[1;2;3m\033]0;t\a");
-    CHECK(pieces == Lines{"世", "世", "\033[1;2H"});
+    CHECK(pieces == Rows{"世", "世", "\033[1;2H"});
     pieces.clear();
     filter.feed(repeated("世\033[12;34H", 10'000));
     for (const std::string& piece : pieces) {
