@@ -11,7 +11,7 @@ namespace {
 std::string what_happened(const CommandReport& report) {
   const std::string time = in_words(std::chrono::milliseconds(report.duration_ms));
   if (report.end == "running")
-    return fmt::format("process {} runs since {}", report.process_id.value_or(0), time);
+    return fmt::format("running as process {} for {}", report.process_id.value_or(0), time);
   if (report.end == "exited") return fmt::format("{} in {}", how_it_ended(report), time);
   return fmt::format("{} after {}", how_it_ended(report), time);
 }

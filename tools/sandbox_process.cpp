@@ -215,7 +215,7 @@ SandboxProcessResult run(const SandboxProcessArgs& args, Services& services, mcp
 
 std::string state_in_words(const ProcessView& process) {
   const std::string time = in_words(std::chrono::milliseconds(process.duration_ms));
-  if (process.state == "running") return "runs since " + time;
+  if (process.state == "running") return "running for " + time;
   CommandReport report;
   report.end = process.end;
   report.exit_code = process.exit_code;
