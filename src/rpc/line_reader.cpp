@@ -3,6 +3,8 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "base/sys.h"
 
 namespace hutch::rpc {
@@ -12,9 +14,16 @@ namespace {
 constexpr size_t kChunkBytes = 64 << 10;
 constexpr size_t kKeptBytes = 1 << 20;
 
+/// For poll(2): rounded up, so that it does not return early, and -1 for no deadline.
+int timeout_ms(LineReader::Clock::time_point deadline) {
+  if (deadline == LineReader::Clock::time_point::max()) return -1;
+  const auto rest = std::chrono::ceil<std::chrono::milliseconds>(deadline - LineReader::Clock::now()).count();
+  return static_cast<int>(std::clamp<int64_t>(rest, 0, 3'600'000));
+}
+
 }  // namespace
 
-LineReader::Event LineReader::next(std::string_view& line) {
+LineReader::Event LineReader::next(std::string_view& line, Clock::time_point deadline) {
   for (;;) {
     while (take_line(line)) {
       const bool rest_of_too_long = discarding_;
@@ -32,7 +41,9 @@ LineReader::Event LineReader::next(std::string_view& line) {
     compact();
     if (report) return Event::too_long;
     if (at_eof_) return Event::eof;
-    if (fill() == Input::stopped) return Event::stopped;
+    const Input input = fill(deadline);
+    if (input == Input::stopped) return Event::stopped;
+    if (input == Input::timeout) return Event::timeout;
   }
 }
 
@@ -57,10 +68,12 @@ void LineReader::compact() {
   if (buffer_.capacity() > kKeptBytes && buffer_.size() < kKeptBytes / 4) buffer_.shrink_to_fit();
 }
 
-LineReader::Input LineReader::fill() {
+LineReader::Input LineReader::fill(Clock::time_point deadline) {
   pollfd entries[2] = {{fd_, POLLIN, 0}, {stop_fd_, POLLIN, 0}};
   for (;;) {
-    if (sys::retry_eintr([&] { return ::poll(entries, 2, -1); }) < 0) throw sys_error(errno, "poll");
+    const int ready = sys::retry_eintr([&] { return ::poll(entries, 2, timeout_ms(deadline)); });
+    if (ready < 0) throw sys_error(errno, "poll");
+    if (ready == 0) return Input::timeout;
     if (entries[1].revents != 0) return Input::stopped;
     const size_t before = buffer_.size();
     buffer_.resize(before + kChunkBytes);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <string_view>
 
@@ -9,19 +10,21 @@ namespace hutch::rpc {
 /// is read and reported once. Not thread-safe.
 class LineReader {
  public:
-  enum class Event { line, too_long, eof, stopped };
+  using Clock = std::chrono::steady_clock;
+  enum class Event { line, too_long, eof, stopped, timeout };
 
   /// Both descriptors stay the caller's. The reader ends with `stopped` once `stop_fd` is readable.
   LineReader(int fd, int stop_fd, size_t max_bytes) : fd_(fd), stop_fd_(stop_fd), max_bytes_(max_bytes) {}
 
   /// Blocks for the next line that is not empty, without its "\n" or "\r\n"; a last line without an end
-  /// counts too. `line` is valid until the next call. Throws Error when reading fails.
-  Event next(std::string_view& line);
+  /// counts too. `line` is valid until the next call. `timeout` when nothing came until the deadline. Throws
+  /// Error when reading fails.
+  Event next(std::string_view& line, Clock::time_point deadline = Clock::time_point::max());
 
  private:
-  enum class Input { data, eof, stopped };
+  enum class Input { data, eof, stopped, timeout };
 
-  Input fill();
+  Input fill(Clock::time_point deadline);
   bool take_line(std::string_view& line);
   /// Forgets the lines that were handed out, and gives back the memory of a huge one.
   void compact();

@@ -99,6 +99,19 @@ TEST_SUITE("lines") {
     std::string_view line;
     CHECK(reader.next(line) == LineReader::Event::stopped);
   }
+
+  TEST_CASE("a deadline is told once nothing came until then, and the half of a line is not lost") {
+    sys::Pipe pipe = sys::pipe();
+    Wakeup stop;
+    LineReader reader(pipe.read_end.get(), stop.fd(), 10);
+    std::string_view line;
+    CHECK(reader.next(line, LineReader::Clock::now()) == LineReader::Event::timeout);
+    sys::write_all(pipe.write_end.get(), "ab");
+    CHECK(reader.next(line, LineReader::Clock::now()) == LineReader::Event::timeout);
+    sys::write_all(pipe.write_end.get(), "c\n");
+    CHECK(reader.next(line, LineReader::Clock::now()) == LineReader::Event::line);
+    CHECK(line == "abc");
+  }
 }
 
 TEST_SUITE("writer") {
