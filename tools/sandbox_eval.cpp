@@ -99,7 +99,8 @@ void add_sandbox_eval(mcp::ToolRegistry& registry, Services& services) {
                       "files do. With `path`, the "
                       "code is kept as that file.",
        .toolset = "core",
-       .lean = true},
+       .lean = true,
+       .task = true},
       [&services](const SandboxEvalArgs& args, mcp::CallContext& context) {
         return run(args, services, context);
       },

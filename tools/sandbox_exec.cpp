@@ -148,7 +148,8 @@ void add_sandbox_exec(mcp::ToolRegistry& registry, Services& services) {
                       "in the middle, and the result names the log file in the sandbox that has all of it.",
        .toolset = "core",
        .lean = true,
-       .always_load = true},
+       .always_load = true,
+       .task = true},
       [&services](const SandboxExecArgs& args, mcp::CallContext& context) {
         return run(args, services, context);
       },

@@ -23,8 +23,8 @@ class CallContext {
       : stop_(std::move(stop)), caller_(std::move(caller)), progress_(std::move(progress)) {}
 
   /// Requested when the caller cancels or the server ends. A tool must then return soon: what it returns
-  /// after a cancellation is not sent. Callbacks on the token run on the protocol's reader thread: keep them
-  /// short.
+  /// after a cancellation is not sent, but for the client that asks for the result of a cancelled task.
+  /// Callbacks on the token run on the protocol's reader thread: keep them short.
   std::stop_token stop() const { return stop_; }
 
   /// True when the caller wants to hear of progress.

@@ -9,7 +9,8 @@ namespace {
 // A message that fits into one write(2) to a pipe can be sent without waiting.
 constexpr size_t kMaxProgressText = 1000;
 
-/// Cut between characters.
+}  // namespace
+
 std::string_view shortened(std::string_view text) {
   if (text.size() <= kMaxProgressText) return text;
   size_t end = kMaxProgressText;
@@ -17,13 +18,12 @@ std::string_view shortened(std::string_view text) {
   return text.substr(0, end);
 }
 
-}  // namespace
-
 void Call::cancel() {
   {
     const std::lock_guard lock(mutex_);
-    if (closed_) return;
-    closed_ = cancelled_ = true;
+    if (state_ == State::closed) return;
+    state_ = State::closed;
+    cancelled_ = true;
   }
   stop_.request_stop();  // outside of the lock: it runs callbacks of the tool
 }
@@ -33,22 +33,40 @@ bool Call::is_cancelled() const {
   return cancelled_;
 }
 
-void Call::progress(std::string_view message) {
-  const auto now = std::chrono::steady_clock::now();
+bool Call::is_open() const {
   const std::lock_guard lock(mutex_);
-  if (closed_ || origin_.progress_token.is_null() || now < next_progress_) return;
-  next_progress_ = now + progress_interval_;
-  ordered_json params =
-      progress_params(origin_.revision, origin_.progress_token, ++progress_count_, shortened(message));
-  // Sent under the lock, so that the answer cannot overtake it. try_send() does not wait.
-  writer_.try_send(rpc::make_notification("notifications/progress", std::move(params)));
+  return state_ == State::open;
 }
 
-bool Call::claim_answer() {
+bool Call::become_task(const std::function<std::string()>& make) {
   const std::lock_guard lock(mutex_);
-  if (closed_) return false;
-  closed_ = true;
+  if (state_ != State::open) return false;
+  task_id_ = make();
+  state_ = State::task;
   return true;
+}
+
+std::string Call::progress(std::string_view message) {
+  const auto now = std::chrono::steady_clock::now();
+  const std::lock_guard lock(mutex_);
+  if (state_ == State::closed || now < next_progress_) return {};
+  next_progress_ = now + progress_interval_;
+  const bool told = state_ == State::open || tasks_have_progress(origin_.revision);
+  if (told && !origin_.progress_token.is_null()) {
+    ordered_json params =
+        progress_params(origin_.revision, origin_.progress_token, ++progress_count_, message, task_id_);
+    // Sent under the lock, so that the answer cannot overtake it. try_send() does not wait.
+    writer_.try_send(rpc::make_notification("notifications/progress", std::move(params)));
+  }
+  return task_id_;
+}
+
+Call::Ending Call::end() {
+  const std::lock_guard lock(mutex_);
+  const bool open = state_ == State::open;
+  state_ = State::closed;
+  if (open) return Ending::answer;
+  return task_id_.empty() ? Ending::nothing : Ending::task;
 }
 
 bool InFlight::contains(const json& id) const {
@@ -73,6 +91,17 @@ void InFlight::free_id(const json& id) {
   calls_.erase(id);
 }
 
+void InFlight::continue_as_task(const json& id, const std::string& task_id) {
+  const std::lock_guard lock(mutex_);
+  auto entry = calls_.extract(id);
+  if (!entry.empty()) tasks_.emplace(task_id, std::move(entry.mapped()));
+}
+
+void InFlight::free_task(const std::string& task_id) {
+  const std::lock_guard lock(mutex_);
+  tasks_.erase(task_id);
+}
+
 void InFlight::finish() {
   const std::lock_guard lock(mutex_);
   if (--unfinished_ == 0) empty_.notify_all();
@@ -84,11 +113,18 @@ std::shared_ptr<Call> InFlight::find(const json& id) const {
   return it == calls_.end() ? nullptr : it->second;
 }
 
+std::shared_ptr<Call> InFlight::find_task(const std::string& task_id) const {
+  const std::lock_guard lock(mutex_);
+  const auto it = tasks_.find(task_id);
+  return it == tasks_.end() ? nullptr : it->second;
+}
+
 void InFlight::stop_all() {
   std::vector<std::shared_ptr<Call>> calls;
   {
     const std::lock_guard lock(mutex_);
     for (const auto& [id, call] : calls_) calls.push_back(call);
+    for (const auto& [id, call] : tasks_) calls.push_back(call);
   }
   for (const auto& call : calls) call->stop();
 }

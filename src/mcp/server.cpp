@@ -28,6 +28,10 @@ ProtocolError method_not_found(const std::string& method) {
   return {kMethodNotFound, fmt::format("Method not found: {}", method.substr(0, 200))};
 }
 
+ProtocolError unknown_task() {
+  return {kInvalidParams, "Task not found: the taskId was never given out, or its result is kept no longer"};
+}
+
 }  // namespace
 
 Server::Server(const ToolRegistry& tools, ServerOptions options, int in_fd, int out_fd)
@@ -35,6 +39,7 @@ Server::Server(const ToolRegistry& tools, ServerOptions options, int in_fd, int 
       options_(std::move(options)),
       reader_(in_fd, stop_.fd(), options_.message_max_bytes),
       writer_(out_fd),
+      tasks_(options_.tasks),
       workers_(options_.worker_threads + 1) {}  // one of them reads
 
 Server::End Server::run() {
@@ -66,7 +71,7 @@ void Server::lead() {
 /// Nothing when `line` is one.
 std::optional<Server::End> Server::next_line(std::string_view& line) {
   for (;;) {
-    switch (reader_.next(line)) {
+    switch (reader_.next(line, offer_tasks())) {
       case rpc::LineReader::Event::line:
         return std::nullopt;
       case rpc::LineReader::Event::too_long:
@@ -76,6 +81,8 @@ std::optional<Server::End> Server::next_line(std::string_view& line) {
                           fmt::format("Invalid Request: a line is longer than {} bytes (limits.message_max)",
                                       options_.message_max_bytes)});
         break;
+      case rpc::LineReader::Event::timeout:
+        break;  // a task is due
       case rpc::LineReader::Event::eof:
         return End::eof;
       case rpc::LineReader::Event::stopped:
@@ -120,7 +127,11 @@ void Server::handle(std::string_view line) {
 void Server::handle_notification(const rpc::Notification& notification) {
   if (notification.method != "notifications/cancelled") return;
   const json id = member(notification.params, "requestId");
-  if (const std::shared_ptr<Call> call = in_flight_.find(id)) call->cancel();
+  const std::shared_ptr<Call> call = in_flight_.find(id);
+  if (!call) return;
+  call->cancel();
+  // It waits for a task, which goes on: nobody else ends it.
+  if (tasks_.stop_waiting(call.get())) finish_call(*call, {});
 }
 
 void Server::handle_request(rpc::Request request) {
@@ -149,10 +160,11 @@ std::variant<Server::Envelope, ProtocolError> Server::open_envelope(const rpc::R
   return Envelope{std::move(meta), legacy_.value_or(Revision::v2025_11_25), legacy_client_};
 }
 
-std::optional<Server::Answer> Server::dispatch(rpc::Request& request, const Envelope& envelope) {
+std::optional<Answer> Server::dispatch(rpc::Request& request, const Envelope& envelope) {
   const std::string& method = request.method;
   if (method == "tools/call") return call_tool(request, envelope);
   if (method == "tools/list") return list_tools(request.params, envelope);
+  if (has_task_method(envelope.revision, method)) return task_method(request, envelope);
   if (is_modern(envelope.revision)) {
     if (method == "server/discover")
       return finish_result(envelope.revision, discover_result(options_.instructions), Cacheable::yes,
@@ -164,7 +176,7 @@ std::optional<Server::Answer> Server::dispatch(rpc::Request& request, const Enve
   return method_not_found(method);
 }
 
-Server::Answer Server::initialize(const json& params) {
+Answer Server::initialize(const json& params) {
   const json requested = member(params, "protocolVersion");
   if (!requested.is_string())
     return ProtocolError{kInvalidParams, "Invalid params: protocolVersion is missing or not a string"};
@@ -173,7 +185,7 @@ Server::Answer Server::initialize(const json& params) {
   return initialize_result(*legacy_, options_.info, options_.instructions);
 }
 
-Server::Answer Server::list_tools(const json& params, const Envelope& envelope) const {
+Answer Server::list_tools(const json& params, const Envelope& envelope) const {
   // All tools come in one page, so no cursor was ever handed out.
   if (!member(params, "cursor").is_null())
     return ProtocolError{kInvalidParams, "Invalid params: unknown cursor"};
@@ -182,58 +194,176 @@ Server::Answer Server::list_tools(const json& params, const Envelope& envelope) 
   return finish_result(envelope.revision, {{"tools", std::move(tools)}}, Cacheable::yes, options_.info);
 }
 
-std::optional<Server::Answer> Server::call_tool(rpc::Request& request, const Envelope& envelope) {
+std::optional<Answer> Server::call_tool(rpc::Request& request, const Envelope& envelope) {
   const json name_field = member(request.params, "name");
   if (!name_field.is_string())
     return ProtocolError{kInvalidParams, "Invalid params: name is missing or not a string"};
   std::string name = name_field.get<std::string>();
-  if (!tools_.contains(name))
+  const ToolInfo* tool = tools_.find(name);
+  if (tool == nullptr)
     return ProtocolError{kInvalidParams,
                          fmt::format("Unknown tool: {}", schema::valid_utf8(name.substr(0, 200)))};
-  if (in_flight_.size() >= options_.pending_requests) {
-    const Error error =
-        Error(Errc::limit_exceeded, fmt::format("{} calls are waiting already", options_.pending_requests))
-            .hint("wait for some of them, or raise limits.pending_requests");
-    return finished_call(envelope.revision, tools_.error_result(error));
-  }
+  auto task = task_request(envelope.revision, request.params);
+  if (auto* problem = std::get_if<ProtocolError>(&task)) return std::move(*problem);
+  const auto* wanted = std::get_if<TaskRequest>(&task);
+  if (wanted && !tool->task) return no_task_tool(name);
+  const bool offered =
+      tool->task && task_style(envelope.revision) == TaskStyle::offered && declares_tasks(envelope.meta);
+  if (in_flight_.size() >= options_.pending_requests) return too_many_calls(envelope.revision, !wanted);
+
   const json token = member(envelope.meta, "progressToken");
   const bool usable_token = token.is_string() || token.is_number_integer();
-  auto call = std::make_shared<Call>(
-      Call::Origin{request.id, usable_token ? token : json(), envelope.revision, envelope.client_name},
-      writer_, options_.progress_interval);
+  auto call = std::make_shared<Call>(Call::Origin{request.id, usable_token ? token : json(),
+                                                  envelope.revision, envelope.client_name, wanted || offered},
+                                     writer_, options_.progress_interval);
   json arguments = request.params.contains("arguments") ? std::move(request.params["arguments"]) : json();
-  start_call(std::move(call), std::move(name), std::move(arguments));
-  return std::nullopt;
-}
-
-void Server::start_call(std::shared_ptr<Call> call, std::string name, json arguments) {
   in_flight_.add(call);
+  if (offered) due_tasks_.push_back({Clock::now() + options_.task_after, call});
+  std::optional<Answer> created;
+  if (wanted) created = task_created(*make_task(*call, wanted->ttl), options_.info);
   own_call_ = [this, call = std::move(call), name = std::move(name), arguments = std::move(arguments)] {
     run_call(*call, name, arguments);
   };
+  return created;
+}
+
+Answer Server::too_many_calls(Revision revision, bool tool_error) const {
+  const Error error =
+      Error(Errc::limit_exceeded, fmt::format("{} calls are waiting already", options_.pending_requests))
+          .hint("wait for some of them, or raise limits.pending_requests");
+  if (!tool_error) return ProtocolError{rpc::kInternalError, error_text(error)};
+  return finished_call(revision, tools_.error_result(error), options_.info);
 }
 
 void Server::run_call(Call& call, const std::string& name, const json& arguments) {
   const Call::Origin& origin = call.origin();
-  if (call.is_cancelled()) return finish_call(call, {});
+  if (call.is_cancelled())
+    return finish_call(call, ProtocolError{kInvalidRequest, "The task was cancelled before it began"});
   CallContext::ProgressSink progress;
-  if (!origin.progress_token.is_null())
-    progress = [&call](std::string_view message) { call.progress(message); };
+  if (!origin.progress_token.is_null() || origin.may_be_task)
+    progress = [this, &call](std::string_view message) {
+      const std::string task = call.progress(shortened(message));
+      if (!task.empty()) tasks_.note(task, shortened(message));
+    };
   CallContext context(call.stop_token(), {origin.client_name, std::string(revision_name(origin.revision))},
                       std::move(progress));
-  finish_call(call, tools_.call(name, arguments, context));
+  finish_call(call, run_tool(name, arguments, context));
 }
 
-void Server::finish_call(Call& call, ordered_json result) {
+Answer Server::run_tool(const std::string& name, const json& arguments, CallContext& context) const {
+  try {
+    return tools_.call(name, arguments, context);
+  } catch (const ProtocolError& error) {
+    return error;
+  }
+}
+
+void Server::finish_call(Call& call, Answer outcome) {
   const Call::Origin& origin = call.origin();
-  const bool wanted = call.claim_answer();
-  in_flight_.free_id(origin.id);
-  if (wanted) answer(origin.id, finished_call(origin.revision, std::move(result)));
+  const Call::Ending ending = call.end();
+  if (ending == Call::Ending::task) {
+    tasks_.finish(call.task_id(), std::move(outcome));
+    in_flight_.free_task(call.task_id());
+  } else {
+    in_flight_.free_id(origin.id);
+    if (ending == Call::Ending::answer)
+      answer(origin.id, finished_call(origin.revision, std::move(outcome), options_.info));
+  }
   in_flight_.finish();
 }
 
-ordered_json Server::finished_call(Revision revision, ordered_json result) const {
-  return finish_result(revision, call_result_for(revision, std::move(result)), Cacheable::no, options_.info);
+std::optional<Task> Server::make_task(Call& call, std::optional<std::chrono::milliseconds> ttl) {
+  std::optional<Task> task;
+  call.become_task([&] {
+    task = tasks_.add(call.origin().revision, ttl);
+    in_flight_.continue_as_task(call.origin().id, task->id);
+    return task->id;
+  });
+  return task;
+}
+
+// The thread that waits for input is the timer: it needs no other, and no lock for the list.
+Server::Clock::time_point Server::offer_tasks() {
+  for (; !due_tasks_.empty(); due_tasks_.pop_front()) {
+    const DueTask& due = due_tasks_.front();
+    if (!due.call->is_open()) continue;
+    if (Clock::now() < due.when) return due.when;
+    if (const auto task = make_task(*due.call, std::nullopt))
+      answer(due.call->origin().id, task_created(*task, options_.info));
+  }
+  return Clock::time_point::max();
+}
+
+std::optional<Answer> Server::task_method(const rpc::Request& request, const Envelope& envelope) {
+  const Revision revision = envelope.revision;
+  if (task_style(revision) == TaskStyle::offered && !declares_tasks(envelope.meta))
+    return missing_tasks_capability();
+  if (request.method == "tasks/list") return list_tasks(revision, request.params);
+  const json id_field = member(request.params, "taskId");
+  if (!id_field.is_string())
+    return ProtocolError{kInvalidParams, "Invalid params: taskId is missing or not a string"};
+  const auto& id = id_field.get_ref<const std::string&>();
+  if (request.method == "tasks/get") return get_task(revision, id);
+  if (request.method == "tasks/update") return update_task(revision, id, request.params);
+  if (request.method == "tasks/cancel") return cancel_task(revision, id);
+  return task_result(request.id, envelope, id);
+}
+
+Answer Server::get_task(Revision revision, const std::string& id) {
+  const auto task = tasks_.find(revision, id);
+  if (!task) return unknown_task();
+  if (task->outcome && task_style(revision) == TaskStyle::offered) tasks_.delivered(id);
+  return task_state(*task, options_.info);
+}
+
+Answer Server::update_task(Revision revision, const std::string& id, const json& params) {
+  if (!tasks_.find(revision, id)) return unknown_task();
+  if (!member(params, "inputResponses").is_object())
+    return ProtocolError{kInvalidParams, "Invalid params: inputResponses is missing or not an object"};
+  // No tool asks for input: all responses are for questions that were never put, which are to be ignored.
+  return finish_result(revision, ordered_json::object(), Cacheable::no, options_.info);
+}
+
+Answer Server::cancel_task(Revision revision, const std::string& id) {
+  const auto cancelled = tasks_.cancel(revision, id);
+  if (!cancelled) return unknown_task();
+  if (const auto call = in_flight_.find_task(id); call && cancelled->worked) call->cancel();
+  return task_cancelled(cancelled->task, cancelled->worked, options_.info);
+}
+
+/// Waits for the end of the work without a thread: whoever ends it sends the answer.
+std::optional<Answer> Server::task_result(const json& request_id, const Envelope& envelope,
+                                          const std::string& id) {
+  const Revision revision = envelope.revision;
+  const auto task = tasks_.find(revision, id);
+  if (!task) return unknown_task();
+  if (task->outcome) {
+    tasks_.delivered(id);
+    return task_payload(*task, options_.info);
+  }
+  if (in_flight_.size() >= options_.pending_requests) return too_many_calls(revision, false);
+  auto call = std::make_shared<Call>(Call::Origin{request_id, {}, revision, envelope.client_name}, writer_,
+                                     options_.progress_interval);
+  in_flight_.add(call);
+  const bool known = tasks_.when_ended(revision, id, call.get(), [this, call](const Task& ended) {
+    tasks_.delivered(ended.id);
+    finish_call(*call, task_payload(ended, options_.info));
+  });
+  if (!known) finish_call(*call, unknown_task());
+  return std::nullopt;
+}
+
+Answer Server::list_tasks(Revision revision, const json& params) {
+  const json cursor = member(params, "cursor");
+  const bool usable =
+      cursor.is_null() || (cursor.is_string() && !cursor.get_ref<const std::string&>().empty());
+  const auto page = usable ? tasks_.list(revision, text_of(cursor)) : std::nullopt;
+  if (!page) return ProtocolError{kInvalidParams, "Invalid params: unknown cursor"};
+  ordered_json out;
+  out["tasks"] = ordered_json::array();
+  for (const Task& task : page->tasks) out["tasks"].push_back(task_entry(task));
+  if (!page->next.empty()) out["nextCursor"] = page->next;
+  return out;
 }
 
 void Server::answer(const json& id, Answer reply) {

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <deque>
 #include <exception>
 #include <functional>
 #include <mutex>
@@ -11,6 +12,7 @@
 #include <variant>
 
 #include "mcp/in_flight.h"
+#include "mcp/tasks.h"
 #include "mcp/tool.h"
 #include "mcp/versions.h"
 #include "mcp/worker_pool.h"
@@ -29,6 +31,11 @@ struct ServerOptions {
   size_t pending_requests = 256;
   size_t worker_threads = 64;
   std::chrono::milliseconds progress_interval{1000};
+  /// How long a call goes on before a client that knows tasks gets one instead of waiting. What takes a few
+  /// seconds is answered without a further question; for the rest the client finds the end at most one poll
+  /// (1 s) late, little beside what has passed, and it has a handle long before any host's time limit (60 s).
+  std::chrono::milliseconds task_after{5000};
+  TaskLimits tasks;
   /// At the end of the input: how long calls may go on, and then how long they may take to stop.
   std::chrono::milliseconds finish_grace{100};
   std::chrono::milliseconds stop_grace{150};
@@ -52,11 +59,16 @@ class Server {
   void stop() noexcept;
 
  private:
-  using Answer = std::variant<ordered_json, ProtocolError>;
+  using Clock = rpc::LineReader::Clock;
   struct Envelope {
     json meta;
     Revision revision;
     std::string client_name;
+  };
+  /// A call that is to become a task unless it has been answered by then.
+  struct DueTask {
+    Clock::time_point when;
+    std::shared_ptr<Call> call;
   };
 
   /// Reads and answers until the input ends. A call is run by the thread that read it, which hands the
@@ -75,11 +87,22 @@ class Server {
   Answer initialize(const json& params);
   Answer list_tools(const json& params, const Envelope& envelope) const;
   std::optional<Answer> call_tool(rpc::Request& request, const Envelope& envelope);
-  void start_call(std::shared_ptr<Call> call, std::string name, json arguments);
+  Answer too_many_calls(Revision revision, bool tool_error) const;
   void run_call(Call& call, const std::string& name, const json& arguments);
-  /// Sends the result unless the call was cancelled. Once for every call.
-  void finish_call(Call& call, ordered_json result);
-  ordered_json finished_call(Revision revision, ordered_json result) const;
+  Answer run_tool(const std::string& name, const json& arguments, CallContext& context) const;
+  /// The work is over: sends its outcome, or keeps it for the task. Once for every call.
+  void finish_call(Call& call, Answer outcome);
+
+  /// Nothing when the call has been answered.
+  std::optional<Task> make_task(Call& call, std::optional<std::chrono::milliseconds> ttl);
+  /// Makes tasks of the calls that are due. Returns when the next one is.
+  Clock::time_point offer_tasks();
+  std::optional<Answer> task_method(const rpc::Request& request, const Envelope& envelope);
+  Answer get_task(Revision revision, const std::string& id);
+  Answer update_task(Revision revision, const std::string& id, const json& params);
+  Answer cancel_task(Revision revision, const std::string& id);
+  std::optional<Answer> task_result(const json& request_id, const Envelope& envelope, const std::string& id);
+  Answer list_tasks(Revision revision, const json& params);
 
   void answer(const json& id, Answer answer);
   void send(const ordered_json& message);
@@ -91,11 +114,13 @@ class Server {
   rpc::LineReader reader_;
   rpc::LineWriter writer_;
   InFlight in_flight_;
+  Tasks tasks_;
 
   // Belong to the thread that leads.
   std::optional<Revision> legacy_;  // set by `initialize`
   std::string legacy_client_;
   std::function<void()> own_call_;  // which it is to run when the reading goes on
+  std::deque<DueTask> due_tasks_;   // soonest first: all wait equally long
 
   std::mutex end_mutex_;
   std::condition_variable ended_;

@@ -89,10 +89,16 @@ ordered_json ToolRegistry::list() const {
                             {"destructiveHint", info.destructive},
                             {"idempotentHint", info.idempotent},
                             {"openWorldHint", info.open_world}};
+    if (info.task) entry["execution"] = {{"taskSupport", "optional"}};
     if (info.always_load) entry["_meta"] = {{"anthropic/alwaysLoad", true}};
     out.push_back(std::move(entry));
   }
   return out;
+}
+
+const ToolInfo* ToolRegistry::find(const std::string& name) const {
+  const auto it = tools_.find(name);
+  return it == tools_.end() ? nullptr : &it->second.info;
 }
 
 ordered_json ToolRegistry::call(const std::string& name, const json& arguments, CallContext& context) const {

@@ -25,6 +25,7 @@ struct ToolInfo {
   bool idempotent = false;
   bool open_world = false;
   bool always_load = false;  // in the model's context from the start (Claude Code)
+  bool task = false;         // may take long: clients that know tasks need not wait for its answer
 };
 
 struct Image {
@@ -79,7 +80,8 @@ class ToolRegistry {
 
   /// Full listings for tools/list, sorted by name.
   ordered_json list() const;
-  bool contains(const std::string& name) const { return tools_.count(name) != 0; }
+  /// Null when there is none.
+  const ToolInfo* find(const std::string& name) const;
 
   /// The one place where an Error becomes a result with isError. `arguments` null means none. The tool must
   /// exist.

@@ -1,7 +1,9 @@
 #include "mcp/versions.h"
 
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 
 namespace hutch::mcp {
@@ -18,13 +20,32 @@ constexpr const char* kCapabilitiesKey = "io.modelcontextprotocol/clientCapabili
 constexpr const char* kClientInfoKey = "io.modelcontextprotocol/clientInfo";
 constexpr const char* kServerInfoKey = "io.modelcontextprotocol/serverInfo";
 
+constexpr const char* kTasksExtension = "io.modelcontextprotocol/tasks";
+constexpr const char* kRelatedTaskKey = "io.modelcontextprotocol/related-task";
+
+constexpr int kMissingCapability = -32021;
 constexpr int kUnsupportedVersion = -32022;
 // The tools of a process never change, so the host may keep the list for as long as it likes.
 constexpr int64_t kListTtlMs = 3'600'000;
 
+// A local server is cheap to ask, and a call that became a task has taken several times this already.
+constexpr int64_t kPollIntervalMs = 1000;
+
 /// The list of tools cannot change while a process lives, so `listChanged` is not declared.
-ordered_json capabilities() {
-  return {{"tools", ordered_json::object()}};
+ordered_json capabilities(Revision revision) {
+  const ordered_json yes = ordered_json::object();
+  ordered_json out = {{"tools", yes}};
+  switch (task_style(revision)) {
+    case TaskStyle::none:
+      break;
+    case TaskStyle::requested:
+      out["tasks"] = {{"list", yes}, {"cancel", yes}, {"requests", {{"tools", {{"call", yes}}}}}};
+      break;
+    case TaskStyle::offered:
+      out["extensions"] = {{kTasksExtension, yes}};
+      break;
+  }
+  return out;
 }
 
 ordered_json supported_versions() {
@@ -36,6 +57,32 @@ ordered_json info_json(Revision revision, const ServerInfo& info) {
   if (revision >= Revision::v2025_06_18 && !info.title.empty()) out["title"] = info.title;
   out["version"] = info.version;
   return out;
+}
+
+std::string timestamp(std::chrono::system_clock::time_point time) {
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(time.time_since_epoch()).count();
+  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z", fmt::gmtime(static_cast<std::time_t>(ms / 1000)),
+                     ms % 1000);
+}
+
+/// 2025-11-25 counts a tool's own error among the failed tasks, the extension only what no tool said.
+bool is_failure(Revision revision, const Answer& outcome) {
+  const auto* result = std::get_if<ordered_json>(&outcome);
+  return result == nullptr ||
+         (task_style(revision) == TaskStyle::requested && result->value("isError", false));
+}
+
+const char* status_of(const Task& task) {
+  if (task.cancelled) return "cancelled";
+  if (!task.outcome) return "working";
+  return is_failure(task.revision, *task.outcome) ? "failed" : "completed";
+}
+
+std::string message_of(const Task& task) {
+  if (task.cancelled) return "The task was cancelled by request.";
+  if (!task.outcome) return task.message;
+  const auto* error = std::get_if<ProtocolError>(task.outcome.get());
+  return error ? error->message : std::string();
 }
 
 ProtocolError missing_field(const char* key, std::string_view type) {
@@ -87,9 +134,108 @@ std::string client_name(const json& meta) {
   return name != info->end() && name->is_string() ? name->get<std::string>() : std::string();
 }
 
+TaskStyle task_style(Revision revision) {
+  if (is_modern(revision)) return TaskStyle::offered;
+  return revision == Revision::v2025_11_25 ? TaskStyle::requested : TaskStyle::none;
+}
+
+bool has_task_method(Revision revision, std::string_view method) {
+  const TaskStyle style = task_style(revision);
+  if (method == "tasks/get" || method == "tasks/cancel") return style != TaskStyle::none;
+  if (method == "tasks/result" || method == "tasks/list") return style == TaskStyle::requested;
+  return method == "tasks/update" && style == TaskStyle::offered;
+}
+
+bool declares_tasks(const json& meta) {
+  const auto declared = meta.find(kCapabilitiesKey);
+  if (declared == meta.end() || !declared->is_object()) return false;
+  const auto extensions = declared->find("extensions");
+  if (extensions == declared->end() || !extensions->is_object()) return false;
+  const auto tasks = extensions->find(kTasksExtension);
+  return tasks != extensions->end() && tasks->is_object();
+}
+
+ProtocolError missing_tasks_capability() {
+  ordered_json extensions;
+  extensions[kTasksExtension] = ordered_json::object();
+  return {kMissingCapability,
+          "Missing required client capability",
+          {{"requiredCapabilities", {{"extensions", std::move(extensions)}}}}};
+}
+
+std::variant<std::monostate, TaskRequest, ProtocolError> task_request(Revision revision, const json& params) {
+  if (task_style(revision) != TaskStyle::requested) return std::monostate();
+  const auto task = params.find("task");
+  if (task == params.end() || task->is_null()) return std::monostate();
+  if (!task->is_object()) return ProtocolError{rpc::kInvalidParams, "Invalid params: task must be an object"};
+  const auto ttl = task->find("ttl");
+  if (ttl == task->end()) return TaskRequest{};
+  // null: without limit; and a number too large for int64_t is as good as that.
+  constexpr auto kNoLimit = std::chrono::milliseconds::max();
+  if (ttl->is_null()) return TaskRequest{kNoLimit};
+  if (ttl->is_number_unsigned() && ttl->get<uint64_t>() > INT64_MAX) return TaskRequest{kNoLimit};
+  if (!ttl->is_number_integer() || ttl->get<int64_t>() < 0)
+    return ProtocolError{rpc::kInvalidParams,
+                         "Invalid params: task.ttl must be milliseconds, a whole number from 0"};
+  return TaskRequest{std::chrono::milliseconds(ttl->get<int64_t>())};
+}
+
+ProtocolError no_task_tool(std::string_view tool) {
+  return {rpc::kMethodNotFound, fmt::format("Method not found: {} cannot be called as a task", tool)};
+}
+
+ordered_json task_entry(const Task& task) {
+  const bool offered = task_style(task.revision) == TaskStyle::offered;
+  ordered_json out = {{"taskId", task.id}, {"status", status_of(task)}};
+  if (std::string message = message_of(task); !message.empty()) out["statusMessage"] = std::move(message);
+  out["createdAt"] = timestamp(task.created);
+  out["lastUpdatedAt"] = timestamp(task.updated);
+  out[offered ? "ttlMs" : "ttl"] = task.ttl.count();
+  out[offered ? "pollIntervalMs" : "pollInterval"] = kPollIntervalMs;
+  return out;
+}
+
+ordered_json task_created(const Task& task, const ServerInfo& info) {
+  if (task_style(task.revision) == TaskStyle::requested) return {{"task", task_entry(task)}};
+  ordered_json out = finish_result(task.revision, task_entry(task), Cacheable::no, info);
+  out["resultType"] = "task";
+  return out;
+}
+
+ordered_json task_state(const Task& task, const ServerInfo& info) {
+  ordered_json out = task_entry(task);
+  const bool inlined = task_style(task.revision) == TaskStyle::offered && task.outcome && !task.cancelled;
+  if (inlined) {
+    Answer payload = task_payload(task, info);
+    if (auto* error = std::get_if<ProtocolError>(&payload)) {
+      out["error"] = {{"code", error->code}, {"message", error->message}};
+      if (!error->data.is_null()) out["error"]["data"] = std::move(error->data);
+    } else {
+      out["result"] = std::move(std::get<ordered_json>(payload));
+    }
+  }
+  return finish_result(task.revision, std::move(out), Cacheable::no, info);
+}
+
+Answer task_payload(const Task& task, const ServerInfo& info) {
+  Answer out = finished_call(task.revision, *task.outcome, info);
+  if (auto* result = std::get_if<ordered_json>(&out);
+      result && task_style(task.revision) == TaskStyle::requested)
+    (*result)["_meta"][kRelatedTaskKey] = {{"taskId", task.id}};
+  return out;
+}
+
+Answer task_cancelled(const Task& task, bool cancelled, const ServerInfo& info) {
+  if (task_style(task.revision) == TaskStyle::offered)
+    return finish_result(task.revision, ordered_json::object(), Cacheable::no, info);
+  if (cancelled) return task_entry(task);
+  return ProtocolError{rpc::kInvalidParams,
+                       fmt::format("Invalid params: the task is already {}", status_of(task))};
+}
+
 ordered_json initialize_result(Revision revision, const ServerInfo& info, std::string_view instructions) {
   ordered_json out = {{"protocolVersion", revision_name(revision)}};
-  out["capabilities"] = capabilities();
+  out["capabilities"] = capabilities(revision);
   out["serverInfo"] = info_json(revision, info);
   if (!instructions.empty()) out["instructions"] = instructions;
   return out;
@@ -97,12 +243,13 @@ ordered_json initialize_result(Revision revision, const ServerInfo& info, std::s
 
 ordered_json discover_result(std::string_view instructions) {
   ordered_json out = {{"supportedVersions", supported_versions()}};
-  out["capabilities"] = capabilities();
+  out["capabilities"] = capabilities(kModern);
   if (!instructions.empty()) out["instructions"] = instructions;
   return out;
 }
 
 ordered_json tool_for(Revision revision, ordered_json tool) {
+  if (task_style(revision) != TaskStyle::requested) tool.erase("execution");
   if (revision >= Revision::v2025_06_18) return tool;
   // 2025-03-26 knows a title, but inside of the annotations; 2024-11-05 knows neither.
   if (revision == Revision::v2025_03_26 && tool.contains("title"))
@@ -117,13 +264,24 @@ ordered_json call_result_for(Revision revision, ordered_json result) {
   return result;
 }
 
-ordered_json progress_params(Revision revision, const json& token, int64_t progress,
-                             std::string_view message) {
+Answer finished_call(Revision revision, Answer outcome, const ServerInfo& info) {
+  auto* result = std::get_if<ordered_json>(&outcome);
+  if (result == nullptr) return outcome;
+  return finish_result(revision, call_result_for(revision, std::move(*result)), Cacheable::no, info);
+}
+
+ordered_json progress_params(Revision revision, const json& token, int64_t progress, std::string_view message,
+                             std::string_view task_id) {
   ordered_json out;
   out["progressToken"] = token;
   out["progress"] = progress;
   if (revision >= Revision::v2025_03_26 && !message.empty()) out["message"] = message;
+  if (!task_id.empty()) out["_meta"][kRelatedTaskKey] = {{"taskId", task_id}};
   return out;
+}
+
+bool tasks_have_progress(Revision revision) {
+  return task_style(revision) == TaskStyle::requested;
 }
 
 ordered_json finish_result(Revision revision, ordered_json result, Cacheable cacheable,

@@ -1,8 +1,11 @@
 #pragma once
 
+#include <chrono>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 
 #include "rpc/message.h"
 #include "schema/json.h"
@@ -30,6 +33,9 @@ struct ProtocolError {
   ordered_json data = nullptr;
 };
 
+/// What a request is answered with.
+using Answer = std::variant<ordered_json, ProtocolError>;
+
 /// The legacy revision to speak with a client that asked for `requested`: the same one when it is known,
 /// otherwise the latest legacy one. Never a modern one, since that has no `initialize`.
 Revision negotiate(std::string_view requested);
@@ -43,6 +49,50 @@ ProtocolError missing_envelope();
 /// "claude-code"; empty when the client does not say.
 std::string client_name(const json& meta);
 
+/// How a call of a tool comes to be a task, which is asked for its result later.
+enum class TaskStyle {
+  none,
+  requested,  // 2025-11-25: the client asks for it with `params.task`
+  offered,    // extension of 2026-07-28: the server decides, for a client that declares to know tasks
+};
+TaskStyle task_style(Revision revision);
+bool has_task_method(Revision revision, std::string_view method);
+/// Whether the envelope of a modern request declares the extension.
+bool declares_tasks(const json& meta);
+/// The answer to a method of the extension from a client that does not declare it.
+ProtocolError missing_tasks_capability();
+
+struct TaskRequest {
+  std::optional<std::chrono::milliseconds> ttl;  // how long the client wants its result kept
+};
+/// Whether the parameters of a call ask for a task. Where the server decides, they are not looked at.
+std::variant<std::monostate, TaskRequest, ProtocolError> task_request(Revision revision, const json& params);
+/// The answer to a request for a task with a tool that cannot be one.
+ProtocolError no_task_tool(std::string_view tool);
+
+/// One task as it is at a moment.
+struct Task {
+  std::string id;
+  Revision revision;  // of the client that has it
+  bool cancelled = false;
+  std::string message;  // what it is doing; may be empty
+  std::chrono::system_clock::time_point created, updated;
+  std::chrono::milliseconds ttl;  // from `created`
+  std::shared_ptr<const Answer>
+      outcome;  // of the call, not yet finished for any revision; null while it runs
+};
+
+/// Answers the call that has become a task.
+ordered_json task_created(const Task& task, const ServerInfo& info);
+/// Answers `tasks/get`.
+ordered_json task_state(const Task& task, const ServerInfo& info);
+/// Answers `tasks/result`: exactly what the call would have been answered with.
+Answer task_payload(const Task& task, const ServerInfo& info);
+/// Answers `tasks/cancel`. `cancelled`: the task worked until now.
+Answer task_cancelled(const Task& task, bool cancelled, const ServerInfo& info);
+/// One entry of `tasks/list`.
+ordered_json task_entry(const Task& task);
+
 ordered_json initialize_result(Revision revision, const ServerInfo& info, std::string_view instructions);
 /// Not yet finished: see finish_result().
 ordered_json discover_result(std::string_view instructions);
@@ -51,9 +101,13 @@ ordered_json discover_result(std::string_view instructions);
 ordered_json tool_for(Revision revision, ordered_json tool);
 /// The same for the result of a call.
 ordered_json call_result_for(Revision revision, ordered_json result);
-/// The parameters of one progress notification.
-ordered_json progress_params(Revision revision, const json& token, int64_t progress,
-                             std::string_view message);
+/// A call's outcome as its client gets it.
+Answer finished_call(Revision revision, Answer outcome, const ServerInfo& info);
+/// The parameters of one progress notification; `task_id` is empty for a call that is no task.
+ordered_json progress_params(Revision revision, const json& token, int64_t progress, std::string_view message,
+                             std::string_view task_id);
+/// Whether the progress token of a call is still good after it has become a task.
+bool tasks_have_progress(Revision revision);
 
 enum class Cacheable { no, yes };
 /// Adds the fields that every modern result must have; a legacy result stays as it is.

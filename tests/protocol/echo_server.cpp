@@ -1,11 +1,13 @@
 /// The protocol core with toy tools: what the protocol tests drive. Takes no notice of sandboxes.
 ///
 ///     echo_server [--structured] [--message-max BYTES] [--pending N] [--threads N] [--progress-interval MS]
+///                 [--task-after MS] [--task-ttl MS] [--tasks-kept N]
 #include <condition_variable>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
+#include <map>
 #include <mutex>
 #include <string>
 
@@ -57,6 +59,56 @@ struct SlowResult {
   }
 };
 
+struct WaitArgs {
+  std::string name;
+
+  template <class V>
+  void describe(V& v) {
+    v.required("name", name, "What to wait for.");
+  }
+};
+
+struct ReleaseArgs {
+  std::string name;
+  std::string how = "result";
+
+  template <class V>
+  void describe(V& v) {
+    v.required("name", name, "Who waits.");
+    v.optional("how", how, "What comes of it.", {.one_of = {"result", "error", "protocol_error"}});
+  }
+};
+
+/// The tests say when a call of `wait` ends, and how.
+class Gates {
+ public:
+  void release(const std::string& name, const std::string& how) {
+    const std::lock_guard lock(mutex_);
+    released_[name] = how;
+    changed_.notify_all();
+  }
+  /// Empty when it was stopped.
+  std::string wait(const std::string& name, const std::stop_token& stop) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, stop, [&] { return released_.count(name) != 0; });
+    return released_[name];
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable_any changed_;
+  std::map<std::string, std::string> released_;
+};
+
+EchoResult wait_for_release(Gates& gates, const WaitArgs& args, mcp::CallContext& context) {
+  context.progress("waiting for " + args.name);
+  const std::string how = gates.wait(args.name, context.stop());
+  if (how == "error") throw Error(Errc::not_found, "released with an error").hint("call echo");
+  if (how == "protocol_error") throw mcp::ProtocolError{-32603, "released with a protocol error"};
+  if (how.empty()) std::fprintf(stderr, "%s stopped\n", args.name.c_str());
+  return {how.empty() ? "stopped" : args.name};
+}
+
 EchoResult echo(const EchoArgs& args, mcp::CallContext&) {
   EchoResult out;
   for (int64_t i = 0; i < args.repeat; ++i) out.text += args.text;
@@ -103,13 +155,31 @@ mcp::Reply render_echo(const EchoResult& result) {
   return {result.text};
 }
 
+void add_task_tools(mcp::ToolRegistry& tools, Gates& gates) {
+  tools.add<SlowArgs, SlowResult>(
+      {.name = "slow", .title = "slow", .description = "A toy.", .toolset = "core", .task = true}, slow,
+      [](const SlowResult& r) { return mcp::Reply{r.end}; });
+  tools.add<WaitArgs, EchoResult>(
+      {.name = "wait", .title = "wait", .description = "A toy.", .toolset = "core", .task = true},
+      [&gates](const WaitArgs& args, mcp::CallContext& context) {
+        return wait_for_release(gates, args, context);
+      },
+      render_echo);
+  tools.add<ReleaseArgs, EchoResult>(
+      {.name = "release", .title = "release", .description = "A toy.", .toolset = "core"},
+      [&gates](const ReleaseArgs& args, mcp::CallContext&) {
+        gates.release(args.name, args.how);
+        return EchoResult{"released"};
+      },
+      render_echo);
+}
+
 void add_tools(mcp::ToolRegistry& tools) {
   const auto info = [](const char* name) {
     return mcp::ToolInfo{
         .name = name, .title = name, .description = "A toy.", .toolset = "core", .read_only = true};
   };
   tools.add<EchoArgs, EchoResult>(info("echo"), echo, render_echo);
-  tools.add<SlowArgs, SlowResult>(info("slow"), slow, [](const SlowResult& r) { return mcp::Reply{r.end}; });
   tools.add<NoArgs, EchoResult>(info("noisy"), noisy, render_echo);
   tools.add<NoArgs, EchoResult>(info("broken_text"), broken_text, render_echo);
   tools.add<NoArgs, EchoResult>(info("fail"), fail, render_echo);
@@ -133,6 +203,9 @@ Settings parse(int argc, char** argv) {
     if (option == "--message-max") out.options.message_max_bytes = static_cast<size_t>(value);
     if (option == "--pending") out.options.pending_requests = static_cast<size_t>(value);
     if (option == "--threads") out.options.worker_threads = static_cast<size_t>(value);
+    if (option == "--task-after") out.options.task_after = std::chrono::milliseconds(value);
+    if (option == "--task-ttl") out.options.tasks.default_ttl = std::chrono::milliseconds(value);
+    if (option == "--tasks-kept") out.options.tasks.kept = static_cast<size_t>(value);
     if (option == "--progress-interval") out.options.progress_interval = std::chrono::milliseconds(value);
   }
   return out;
@@ -148,7 +221,9 @@ int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
   const Settings settings = parse(argc, argv);
   mcp::ToolRegistry tools(settings.results);
+  Gates gates;
   add_tools(tools);
+  add_task_tools(tools, gates);
   mcp::Server server(tools, settings.options, stdio.in.get(), stdio.out.get());
   g_server = &server;
   std::signal(SIGTERM, [](int) { g_server->stop(); });

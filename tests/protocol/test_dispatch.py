@@ -15,7 +15,7 @@ class Modern(unittest.TestCase):
             result = wire.ask("server-discover-probe-1", "server/discover", {"_meta": MODERN})["result"]
             self.assertEqual(result["resultType"], "complete")
             self.assertEqual(result["supportedVersions"], ["2026-07-28"])
-            self.assertEqual(result["capabilities"], {"tools": {}})
+            self.assertEqual(result["capabilities"], {"tools": {}, "extensions": {META + "tasks": {}}})
             self.assertEqual(result["instructions"], "Say something.")
             self.assertIsInstance(result["ttlMs"], int)
             self.assertIn(result["cacheScope"], ("public", "private"))

@@ -10,6 +10,7 @@ SERVER = os.environ["ECHO_SERVER"]
 META = "io.modelcontextprotocol/"
 MODERN = {META + "protocolVersion": "2026-07-28", META + "clientCapabilities": {},
           META + "clientInfo": {"name": "wire", "version": "1"}}
+TASKS = {**MODERN, META + "clientCapabilities": {"extensions": {META + "tasks": {}}}}
 DEADLINE_S = 20
 
 
