@@ -347,6 +347,7 @@ std::optional<Answer> Server::task_result(const json& request_id, const Envelope
   in_flight_.add(call);
   const bool known = tasks_.when_ended(revision, id, call.get(), [this, call](const Task& ended) {
     tasks_.delivered(ended.id);
+    // Finished twice, but only revisions that add nothing have this method.
     finish_call(*call, task_payload(ended, options_.info));
   });
   if (!known) finish_call(*call, unknown_task());

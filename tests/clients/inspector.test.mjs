@@ -59,3 +59,10 @@ for (const era of ['legacy', 'modern']) {
     assert.equal((told.result ?? told).ok, 50, out);
   });
 }
+
+test('a command of some seconds is a task for it, whose result it fetches', async () => {
+  const { code, out, err } = await inspect(['--protocol-era', 'modern', '--method', 'tools/call', '--tool-name', 'sandbox_exec',
+    '--tool-args-json', '{"command":"sleep 6; echo 54"}']);
+  assert.equal(code, 0, err + out);
+  assert.match(JSON.parse(out).result.content[0].text, /^exit 0 in 6\.\d+ s/);
+});

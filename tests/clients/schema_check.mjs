@@ -14,6 +14,26 @@ const resultTypes = {
   'tools/call': 'CallToolResult', 'resources/list': 'ListResourcesResult', 'resources/read': 'ReadResourceResult',
   'resources/templates/list': 'ListResourceTemplatesResult', 'prompts/list': 'ListPromptsResult',
   'prompts/get': 'GetPromptResult', 'completion/complete': 'CompleteResult', 'ping': 'EmptyResult',
+  'tasks/get': 'GetTaskResult', 'tasks/list': 'ListTasksResult', 'tasks/cancel': 'CancelTaskResult',
+  'tasks/result': 'CallToolResult', 'tasks/update': 'UpdateTaskResult',
+};
+// The extension io.modelcontextprotocol/tasks has no part in the schema of 2026-07-28; this is what its own one says.
+const task = {
+  type: 'object', required: ['resultType', 'taskId', 'status', 'createdAt', 'lastUpdatedAt', 'ttlMs'],
+  properties: {
+    taskId: { type: 'string' }, statusMessage: { type: 'string' }, createdAt: { type: 'string', format: 'date-time' },
+    lastUpdatedAt: { type: 'string', format: 'date-time' }, ttlMs: { type: ['integer', 'null'] }, pollIntervalMs: { type: 'integer' },
+    status: { enum: ['working', 'input_required', 'completed', 'failed', 'cancelled'] },
+    result: { $ref: '#/$defs/CallToolResult' }, error: { $ref: '#/$defs/Error' },
+  },
+};
+const is = (status, field) => ({ if: { properties: { status: { const: status } } }, then: { required: [field] }, else: { not: { required: [field] } } });
+const resultType = (name) => ({ properties: { resultType: { const: name } } });
+const extension = {
+  CreateTaskResult: { allOf: [task, resultType('task'), { not: { required: ['result'] } }, { not: { required: ['error'] } }] },
+  GetTaskResult: { allOf: [task, resultType('complete'), is('completed', 'result'), is('failed', 'error')] },
+  UpdateTaskResult: { allOf: [resultType('complete'), { not: { required: ['taskId'] } }] },
+  CancelTaskResult: { allOf: [resultType('complete'), { not: { required: ['taskId'] } }] },
 };
 const notificationTypes = {
   'notifications/progress': 'ProgressNotification', 'notifications/message': 'LoggingMessageNotification',
@@ -31,6 +51,7 @@ function revision(name) {
     const ajv = new (draft2020 ? Ajv2020 : Ajv)({ strict: false, allErrors: false, validateFormats: true });
     addFormats(ajv);
     const defs = draft2020 ? '$defs' : 'definitions';
+    if (name === MODERN) Object.assign(schema[defs], extension);
     ajv.addSchema(schema, 'mcp');
     loaded.set(name, { ajv, has: (type) => type in schema[defs], validator: (type) => ajv.getSchema(`mcp#/${defs}/${type}`) });
   }
@@ -86,7 +107,9 @@ for (const file of files) {
     }
     if (message.method && notificationTypes[message.method]) check(where, name, notificationTypes[message.method], message);
     if (!request || !('result' in message)) return;
-    const type = resultTypes[request.method];
+    const asked = name === '2025-11-25' && request.params?.task;
+    const isTask = request.method === 'tools/call' && (asked || message.result.resultType === 'task');
+    const type = isTask ? 'CreateTaskResult' : resultTypes[request.method];
     if (type) check(where, name, type, message.result);
     if (request.method === 'tools/list')
       for (const tool of message.result.tools) {
@@ -99,7 +122,7 @@ for (const file of files) {
           problems.push(`${where}: schema of ${tool.name} does not compile: ${error.message}`);
         }
       }
-    const output = request.method === 'tools/call' && outputs.get(request.params?.name);
+    const output = request.method === 'tools/call' && !isTask && outputs.get(request.params?.name);
     if (output) {
       structured += 1;
       if (message.result.structuredContent === undefined) {

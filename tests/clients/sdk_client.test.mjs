@@ -82,3 +82,23 @@ for (const flavour of flavours) {
     });
   });
 }
+
+test('sdk 1.x asks for a task, follows it to its result, lists and cancels', async () => {
+  await connected(flavours[0], [], async (client) => {
+    const tasks = client.experimental.tasks;
+    await client.listTools();
+    const stream = (command) => tasks.callToolStream({ name: 'sandbox_exec', arguments: { command } }, undefined, { task: { ttl: 60_000 } });
+    const seen = [];
+    for await (const message of stream('sleep 1; echo 54')) seen.push(message);
+    assert.equal(seen[0].type, 'taskCreated');
+    assert.equal(seen.at(-1).type, 'result');
+    assert.match(textOf(seen.at(-1).result), /^exit 0 in[^]*54/);
+
+    const { value: created } = await stream('sleep 1000').next();
+    const listed = await tasks.listTasks();
+    assert.deepEqual(listed.tasks.map((t) => [t.taskId, t.status]),
+      [[seen[0].task.taskId, 'completed'], [created.task.taskId, 'working']]);
+    assert.equal((await tasks.cancelTask(created.task.taskId)).status, 'cancelled');
+    assert.equal((await tasks.getTask(created.task.taskId)).status, 'cancelled');
+  });
+});

@@ -63,6 +63,16 @@ class Extension(Client):
         assert (answer["id"], answer["result"]["resultType"]) == (request_id, "task"), answer
         return answer["result"]["taskId"]
 
+    def start_running(self):
+        """Returns once the work has begun: its first message is the proof, as progress or of the task."""
+        self.wire.call(1, "wait", {"name": "it"}, {**TASKS, "progressToken": "t"})
+        first = self.wire.next()
+        task = (self.wire.next() if "method" in first else first)["result"]["taskId"]
+        if first.get("method") != "notifications/progress":
+            while "statusMessage" not in self.get(task)["result"]:
+                pass
+        return task
+
 
 class Experimental(Client):
     modern = False
@@ -80,6 +90,11 @@ class Experimental(Client):
     def start(self, **call):
         self.call(**call)
         return self.wire.next()["result"]["task"]["taskId"]
+
+    def start_running(self):
+        task = self.start(token="t")
+        assert self.wire.next()["method"] == "notifications/progress"
+        return task
 
 
 class Offered(unittest.TestCase):
@@ -181,7 +196,7 @@ class Offered(unittest.TestCase):
     def test_cancel_stops_the_work_and_may_come_twice(self):
         with Wire("--task-after", "0", "--threads", "1") as wire:
             client = Extension(wire)
-            task = client.start()
+            task = client.start_running()
             for _ in range(2):
                 result = client.cancel(task)["result"]
                 self.assertEqual(set(result), {"resultType", "_meta"})
@@ -400,7 +415,7 @@ class Requested(unittest.TestCase):
     def test_cancel_answers_with_the_cancelled_task_and_only_once(self):
         with Wire() as wire:
             client = Experimental(wire)
-            task = client.start()
+            task = client.start_running()
             self.assertEqual(client.cancel(task)["result"]["status"], "cancelled")
             self.assertEqual(code(client.cancel(task)), -32602)
             # What the tool had to say when it was stopped is not lost.
@@ -429,7 +444,7 @@ class Requested(unittest.TestCase):
     def test_who_waits_for_a_result_can_give_up_and_the_task_goes_on(self):
         with Wire("--pending", "2") as wire:
             client = Experimental(wire)
-            task = client.start()
+            task = client.start_running()
             for _ in range(3):  # no place is lost
                 wire.request(2, "tasks/result", {"taskId": task})
                 wire.notify("notifications/cancelled", {"requestId": 2})
