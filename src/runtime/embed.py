@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""embed.py NAME BINARY OUTPUT: writes an assembler file that carries a binary byte by byte.
+"""embed.py NAME FILE OUTPUT: writes an assembler file that carries a file byte by byte.
 
 It lies between hutch_NAME_begin and hutch_NAME_end; hutch_NAME_digest is the start of its SHA-256 as text."""
 import hashlib
 import os
 import sys
 
-name, binary, output = sys.argv[1:]
-with open(binary, "rb") as f:
+name, file, output = sys.argv[1:]
+with open(file, "rb") as f:
     digest = hashlib.sha256(f.read()).hexdigest()
 with open(output, "w") as f:
     f.write(f"""/* sha256 {digest} */
@@ -15,7 +15,7 @@ with open(output, "w") as f:
     .global hutch_{name}_begin, hutch_{name}_end, hutch_{name}_digest
     .balign 16
 hutch_{name}_begin:
-    .incbin "{os.path.abspath(binary)}"
+    .incbin "{os.path.abspath(file)}"
 hutch_{name}_end:
     .byte 0
 hutch_{name}_digest:
