@@ -323,6 +323,7 @@
     // What is already due, such as the report of a rejection that nobody handles, still belongs to this call.
     await new Promise(setImmediate);
     if (mine.failed && fields.exit_code === 0) fields.exit_code = 1;
+    if (request.once && fields.exit_code === 0) fields.exit_code = process.exitCode || 0;
     if (call === mine) respond(fields);
     return fields.exit_code;
   };

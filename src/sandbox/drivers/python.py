@@ -371,15 +371,33 @@ def follow_name(name, first):
 follow_name.folder = sys.path[0]  # "", of `python3 -c`
 
 
-def run_part(part, name, mode):
+def compiled(part, name, mode):
     global future_flags
     code = compile(part, name, mode, _ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | future_flags, True)
     if "__future__" in code.co_names:  # holds for the rest of the session, as at a prompt
         import __future__
         for feature in __future__.all_feature_names:
             future_flags |= code.co_flags & getattr(__future__, feature).compiler_flag
-    value = eval(code, main.__dict__)
-    return await_here(value) if code.co_flags & COROUTINE else value
+    return code
+
+
+async def run_awaiting(parts):
+    value = None
+    for code in parts:
+        value = eval(code, main.__dict__)
+        if code.co_flags & COROUTINE:
+            value = await value
+    return value
+
+
+def run(parts):
+    """Runs the parts of the code. Returns the value of the last one."""
+    if any(code.co_flags & COROUTINE for code in parts):
+        return await_here(run_awaiting(parts))
+    value = None
+    for code in parts:
+        value = eval(code, main.__dict__)
+    return value
 
 
 def evaluate(request, code, first):
@@ -400,9 +418,10 @@ def evaluate(request, code, first):
     flags = _ast.PyCF_ONLY_AST | _ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | future_flags
     tree = compile(source, name, "exec", flags, True)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], _ast.Expr) else None
-    if tree.body:
-        run_part(tree, name, "exec")
-    value = run_part(_ast.Expression(last.value), name, "eval") if last is not None else None
+    parts = [compiled(tree, name, "exec")] if tree.body else []
+    if last is not None:
+        parts.append(compiled(_ast.Expression(last.value), name, "eval"))
+    value = run(parts)
     if value is None:
         return None
     text = repr(value)
