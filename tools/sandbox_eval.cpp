@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "base/sys.h"
+#include "tools/encoding.h"
 #include "tools/eval_languages.h"
 
 namespace hutch::tools {
@@ -13,22 +13,27 @@ namespace {
 
 constexpr size_t kMaxArgument = 128 * 1024 - 1;  // MAX_ARG_STRLEN of Linux, with its NUL
 
-/// Takes the marked value out of the output.
-std::optional<std::string> take_value(std::string& out, const std::string& token) {
-  const std::string mark = kValueMark + token;
-  const size_t start = out.rfind(mark);
-  if (start == std::string::npos) return std::nullopt;
-  const size_t end = out.find(kValueMark, start + mark.size());
-  if (end == std::string::npos) return std::nullopt;
-  std::string value = out.substr(start + mark.size(), end - start - mark.size());
-  out.erase(start, end + 1 - start);
-  return value;
+/// What both ways to run code have in common.
+template <class Spec>
+void set_bounds(const SandboxEvalArgs& args, Services& services, mcp::CallContext& context, Spec& spec) {
+  const auto& defaults = services.manager.config().sandbox;
+  spec.timeout = std::chrono::milliseconds(
+      std::llround(args.timeout_s.value_or(static_cast<double>(defaults.exec_timeout_s)) * 1000));
+  if (!context.caller().may_be_task) spec.yield = std::chrono::seconds(defaults.exec_yield_s);
+  spec.merge_output = services.merge_output;
+  spec.output_limit = static_cast<size_t>(defaults.output_limit);
+  spec.stop = context.stop();
+  if (context.has_progress())
+    spec.on_progress = [&](const std::string& line) { context.progress(line.empty() ? "running" : line); };
 }
 
-sandbox::ExecSpec spec_of(const SandboxEvalArgs& args, const Language& language, const std::string& token,
-                          const std::string& name) {
+/// A language without a driver of ours: its program, with the code as the last argument or as its input.
+sandbox::ExecResult run_program(const SandboxEvalArgs& args, const Language& language,
+                                const std::string& name, Services& services, sandbox::Sandbox& sandbox,
+                                mcp::CallContext& context) {
   sandbox::ExecSpec spec;
   spec.argv = language.argv;
+  spec.title = language.name + " code";
   if (language.code_is_last_argument) {
     if (args.code.size() > kMaxArgument)
       throw Error(Errc::limit_exceeded, fmt::format("{} code may have at most 128 KiB here", language.name))
@@ -38,42 +43,119 @@ sandbox::ExecSpec spec_of(const SandboxEvalArgs& args, const Language& language,
   } else {
     spec.input = args.code;
   }
-  if (language.has_value) spec.env = {{kTokenVariable, token}, {kNameVariable, name}};
-  return spec;
+  set_bounds(args, services, context, spec);
+  return sandbox.exec(spec);
+}
+
+sandbox::EvalResult run_interpreter(const SandboxEvalArgs& args, sandbox::Language language,
+                                    const std::string& name, Services& services, sandbox::Sandbox& sandbox,
+                                    mcp::CallContext& context) {
+  sandbox::EvalSpec spec;
+  spec.language = language;
+  spec.session = args.session;
+  spec.restart = args.restart;
+  spec.code = args.code;
+  spec.name = name;
+  set_bounds(args, services, context, spec);
+  return sandbox.eval(spec);
+}
+
+/// Fetches the pictures. What a sandbox says of them is not believed: only what is a PNG and small enough.
+std::vector<mcp::Image> fetch_images(sandbox::Sandbox& sandbox, const sandbox::EvalResult& evaluated,
+                                     CommandReport& report, std::stop_token stop) {
+  constexpr size_t kMaxTotal = 7u << 20;  // a message stays under 10 MiB, which is where clients give up
+  constexpr std::string_view kPng = "\x89PNG\r\n\x1a\n";
+  std::vector<mcp::Image> images;
+  size_t total = 0;
+  for (const std::string& path : evaluated.images) {
+    std::string data;
+    const size_t room = kMaxTotal - total;
+    try {
+      sandbox.read_file(
+          path, room + 1,
+          [&](std::string_view piece) {
+            data += piece;
+            return true;
+          },
+          stop);
+    } catch (const Error& e) {
+      report.notes.push_back(fmt::format("The image {} cannot be read: {}", path, e.what()));
+      continue;
+    }
+    if (data.size() > room) {
+      report.notes.push_back(fmt::format("The image {} is left out: more than 7 MiB in all.", path));
+    } else if (data.starts_with(kPng)) {
+      total += data.size();
+      images.push_back({"image/png", base64_encode(data)});
+    }
+  }
+  return images;
+}
+
+/// A process that has ended leaves its pictures behind.
+void remove_images(sandbox::Sandbox& sandbox, const std::vector<std::string>& images) {
+  std::vector<std::string> command{"rm", "-f", "--"};
+  command.insert(command.end(), images.begin(), images.end());
+  sandbox.exec({.argv = std::move(command), .workdir = "/"});
+  const std::string folder = images.front().substr(0, images.front().rfind('/'));
+  sandbox.exec({.argv = {"rmdir", "--", folder}, .workdir = "/"});
+}
+
+void note_session(const SandboxEvalArgs& args, const sandbox::EvalResult& evaluated, CommandReport& report) {
+  if (args.session.empty()) return;
+  if (evaluated.session_ended)
+    report.notes.push_back(
+        fmt::format("Session '{}' has ended, and what it knew is gone: the next call with it "
+                    "starts a new one.",
+                    args.session));
+  else if (evaluated.interrupted)
+    report.notes.push_back(
+        fmt::format("The code was interrupted; session '{}' lives on with what it knows.", args.session));
+  if (evaluated.session_new) report.notes.push_back(fmt::format("Session '{}' is new.", args.session));
+}
+
+Language language_of(const SandboxEvalArgs& args, sandbox::Sandbox& sandbox) {
+  if (!args.language.empty()) return find_language(args.language);
+  if (!args.session.empty())
+    if (const auto known = sandbox.sessions().language_of(args.session))
+      return find_language(sandbox::language_name(*known));
+  return find_language(guess_language(args.code, args.path));
 }
 
 SandboxEvalResult run(const SandboxEvalArgs& args, Services& services, mcp::CallContext& context) {
-  const Language language =
-      find_language(args.language.empty() ? guess_language(args.code, args.path) : args.language);
-  const auto& defaults = services.manager.config().sandbox;
+  if (args.restart && args.session.empty())
+    throw Error(Errc::invalid_argument, "'restart' is given without 'session'");
   const Target target = find_target(services, args.sandbox_id);
-  if (!args.path.empty()) target.sandbox->write_file(args.path, args.code, {}, context.stop());
-
-  const std::string token = sys::random_hex(16);
-  sandbox::ExecSpec spec =
-      spec_of(args, language, token, args.path.empty() ? "<eval>" : target.sandbox->absolute(args.path));
-  spec.timeout = std::chrono::milliseconds(
-      std::llround(args.timeout_s.value_or(static_cast<double>(defaults.exec_timeout_s)) * 1000));
-  spec.merge_output = services.merge_output;
-  spec.output_limit = static_cast<size_t>(defaults.output_limit);
-  spec.stop = context.stop();
-  if (context.has_progress())
-    spec.on_progress = [&](const std::string& line) { context.progress(line.empty() ? "running" : line); };
+  sandbox::Sandbox& sandbox = *target.sandbox;
+  const Language language = language_of(args, sandbox);
+  if (!args.session.empty() && !language.interpreter)
+    throw Error(Errc::invalid_argument, fmt::format("there are no sessions for {}", language.name))
+        .hint("python, javascript and bash have them; leave `session` out for the rest");
+  if (!args.path.empty()) sandbox.write_file(args.path, args.code, {}, context.stop());
+  const std::string name = args.path.empty() ? "<eval>" : sandbox.absolute(args.path);
 
   SandboxEvalResult result;
   result.language = language.name;
+  if (!args.session.empty()) result.session = args.session;
   try {
-    result.report = report_of(target.sandbox->exec(spec), target);
+    if (language.interpreter && (!args.session.empty() || language.argv.empty())) {
+      const auto evaluated = run_interpreter(args, *language.interpreter, name, services, sandbox, context);
+      result.report = report_of(evaluated, target);
+      result.value = evaluated.value;
+      note_session(args, evaluated, result.report);
+      result.images = fetch_images(sandbox, evaluated, result.report, context.stop());
+      if (args.session.empty() && !evaluated.images.empty()) remove_images(sandbox, evaluated.images);
+    } else {
+      result.report = report_of(run_program(args, language, name, services, sandbox, context), target);
+    }
   } catch (Error& e) {
-    if (e.code() == Errc::not_found && target.sandbox->running())
+    if (e.os_error() == ENOENT && sandbox.running())
       e.hint(
           fmt::format("{} code needs {} in the sandbox: install it on the host, or name its folder in "
-                      "`host_paths` of the "
-                      "profile (hutch doctor shows how)",
+                      "`host_paths` of the profile (hutch doctor shows how)",
                       language.name, language.needs));
     throw;
   }
-  result.value = take_value(result.report.out, token);
   return result;
 }
 
@@ -91,20 +173,25 @@ void add_sandbox_eval(mcp::ToolRegistry& registry, Services& services) {
   registry.add<SandboxEvalArgs, SandboxEvalResult>(
       {.name = "sandbox_eval",
        .title = "Run code in a sandbox",
-       .description = "Runs a piece of code (python, javascript, typescript, bash, ruby, perl, php, lua, r) "
-                      "in a fresh process in the "
-                      "sandbox and returns what it printed and, for python and javascript, the value of its "
-                      "last expression. No "
-                      "quoting is needed, unlike with sandbox_exec. Variables do not live on between calls; "
-                      "files do. With `path`, the "
-                      "code is kept as that file.",
+       .description =
+           "Runs a piece of code (python, javascript, typescript, bash, ruby, perl, php, lua, r) in the "
+           "sandbox and "
+           "returns what it printed, for python and javascript the value of its last expression, and plots "
+           "as "
+           "images. No quoting is needed, unlike with sandbox_exec. With `session` (python, javascript, "
+           "bash) "
+           "variables, imports and functions live on between the calls that name it, as in a notebook; "
+           "without, "
+           "each call is a fresh process. Files always live on. With `path`, the code is kept as that file.",
        .toolset = "core",
        .lean = true,
        .task = true},
       [&services](const SandboxEvalArgs& args, mcp::CallContext& context) {
         return run(args, services, context);
       },
-      [](const SandboxEvalResult& result) { return mcp::Reply{text_of(result)}; });
+      [](const SandboxEvalResult& result) {
+        return mcp::Reply{text_of(result), result.images};
+      });
 }
 
 }  // namespace hutch::tools

@@ -5,7 +5,8 @@
 namespace hutch::tools {
 
 struct SandboxEvalArgs {
-  std::string sandbox_id, code, language, path;
+  std::string sandbox_id, code, language, session, path;
+  bool restart = false;
   std::optional<double> timeout_s;
 
   template <class V>
@@ -14,6 +15,11 @@ struct SandboxEvalArgs {
     v.required("code", code, "The code.", {.min = 1});
     v.optional("language", language,
                "python, javascript, typescript, bash, sh, ruby, perl, php, lua or r (default: guessed).");
+    v.optional("session", session,
+               "Name of an interpreter that keeps variables, imports and functions between calls; python, "
+               "javascript and bash (default: a fresh process).",
+               {.max = 64});
+    v.optional("restart", restart, "Begin the session anew (default false).");
     v.optional("path", path, "File in the sandbox to keep the code in (default: none).");
     v.optional("timeout_s", timeout_s, "Seconds after which it is ended (default 120).",
                {.min = 0.05, .max = 3600});
@@ -23,12 +29,14 @@ struct SandboxEvalArgs {
 struct SandboxEvalResult {
   CommandReport report;
   std::string language;
-  std::optional<std::string> value;
+  std::optional<std::string> value, session;
+  std::vector<mcp::Image> images;  // as content besides this
 
   template <class V>
   void describe(V& v) {
     report.describe(v);
     v.required("language", language, "The language that it was taken for.");
+    v.optional("session", session, "The session that it ran in.");
     v.optional("value", value, "Value of the last expression, as the language shows it.");
   }
 };

@@ -55,12 +55,14 @@ CommandReport run(const SandboxExecArgs& args, Services& services, mcp::CallCont
   spec.env = args.env;
   spec.input = args.stdin_text;
   spec.timeout = std::chrono::milliseconds(std::llround(timeout_s * 1000));
-  spec.yield = std::chrono::milliseconds(
-      std::llround(args.yield_s.value_or(static_cast<double>(defaults.exec_yield_s)) * 1000));
+  // A client that asks for the result later has no time limit that the yield would have to keep.
+  if (args.yield_s || !context.caller().may_be_task)
+    spec.yield = std::chrono::milliseconds(
+        std::llround(args.yield_s.value_or(static_cast<double>(defaults.exec_yield_s)) * 1000));
   spec.background = args.background;
   if (args.tty)
     spec.terminal = {static_cast<int>(args.rows.value_or(24)), static_cast<int>(args.columns.value_or(80))};
-  spec.merge_output = services.merge_output;
+  spec.merge_output = services.merge_output || args.background;
   spec.output_limit = static_cast<size_t>(args.output_limit.value_or(defaults.output_limit));
   spec.stop = context.stop();
   if (context.has_progress())

@@ -9,8 +9,9 @@ namespace hutch::mcp {
 
 /// Who calls.
 struct Caller {
-  std::string client_name;  // "claude-code"; empty when the client does not say
-  std::string revision;     // "2026-07-28"
+  std::string client_name;   // "claude-code"; empty when the client does not say
+  std::string revision;      // "2026-07-28"
+  bool may_be_task = false;  // asks for the result of a long call later, and so has no time limit of its own
 };
 
 /// What a tool gets besides its arguments. Valid until the tool returns. Made by the server; tests make their

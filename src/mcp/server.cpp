@@ -245,7 +245,8 @@ void Server::run_call(Call& call, const std::string& name, const json& arguments
       const std::string task = call.progress(shortened(message));
       if (!task.empty()) tasks_.note(task, shortened(message));
     };
-  CallContext context(call.stop_token(), {origin.client_name, std::string(revision_name(origin.revision))},
+  CallContext context(call.stop_token(),
+                      {origin.client_name, std::string(revision_name(origin.revision)), origin.may_be_task},
                       std::move(progress));
   finish_call(call, run_tool(name, arguments, context));
 }

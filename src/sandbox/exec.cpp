@@ -95,7 +95,9 @@ bool wait_for_main(Process& process, const ExecSpec& spec, const Captured& captu
   while (!spec.stop.stop_requested() && Clock::now() < end) {
     if (process.wait(spec.stop, std::min<Clock::time_point>(end, Clock::now() + kProgressEvery), exited))
       return true;
-    if (!spec.stop.stop_requested()) spec.on_progress(process.locked([&] { return captured.last_line(); }));
+    if (!spec.stop.stop_requested())
+      spec.on_progress(
+          process.locked([&] { return spec.last_line ? spec.last_line() : captured.last_line(); }));
   }
   return false;
 }
@@ -126,7 +128,7 @@ void note_end(const wire::Exited& end, ExecResult& result) {
 Started run_command(const std::shared_ptr<Channel>& channel, CommandSpec command, const ExecSpec& spec) {
   const auto start = Clock::now(), end = call_end(start, spec);
   command.timeout = spec.timeout;
-  command.merge_output = spec.merge_output || spec.background;
+  command.merge_output = spec.merge_output;
   command.terminal = spec.terminal.has_value();
   if (spec.terminal) command.size = *spec.terminal;
   command.has_input = !spec.input.empty() || spec.input_fd >= 0 || spec.background;

@@ -27,12 +27,14 @@ struct ExecSpec {
   std::vector<std::string> argv;           // instead of `command`
   std::string workdir;                     // empty = the sandbox's; relative = below it
   std::map<std::string, std::string> env;  // on top of the sandbox's
+  std::string title;                       // what it is called in lists; empty = its command line
   std::string input;
   int input_fd = -1;                               // of ours, passed on until its end; instead of `input`
   std::chrono::milliseconds timeout{120'000};      // after which its whole tree is ended; 0 = never
   std::optional<std::chrono::milliseconds> yield;  // after which it goes on without the caller
-  bool background = false;                         // so at once, with standard input for write()
-  std::optional<TerminalSize> terminal;            // it runs in one
+  bool hidden = false;                   // not in lists, nor does it keep its sandbox from being idle
+  bool background = false;               // so at once, with standard input for write()
+  std::optional<TerminalSize> terminal;  // it runs in one
   bool merge_output = false;
   size_t output_limit = 10'000;  // bytes of each stream to keep
   std::stop_token stop;          // ends it
@@ -41,6 +43,7 @@ struct ExecSpec {
   /// When set, every piece goes here (1 = standard output, 2 = error) from whoever reads the channel, and
   /// nothing is kept.
   Process::Sink on_output;
+  std::function<std::string()> last_line;  // then of that, for on_progress; with the same lock held
 };
 
 struct ExecResult {

@@ -142,7 +142,7 @@ void Process::handle(const wire::Header& header, std::string_view payload) {
       if (wire::decode(payload, position)) printed_ = std::max(printed_, position.bytes);
       return;
     case Type::relaying:
-      if (wire::decode(payload, position)) received_ = position.bytes;
+      if (wire::decode(payload, position)) relay_begin_ = received_ = position.bytes;
       relay_answered_ = true;
       return;
     default:
@@ -194,20 +194,21 @@ void Process::end_input() {
   link_->send_bytes(wire::Type::input_end, id());
 }
 
-uint64_t Process::begin_relay(Sink sink, Clock::time_point deadline) {
+void Process::begin_relay(Sink sink) {
   locked([&] {
     sink_ = std::move(sink);
     relay_answered_ = false;
     consumed_ = 0;
   });
   link_->send(wire::Type::relay, id(), wire::Relay{1});
-  uint64_t first = 0;
-  const bool answered = wait({}, deadline, [&](const State& state) {
-    first = received_;
-    return relay_answered_ || state.tree_gone;
-  });
-  if (!answered) throw Error(Errc::timeout, "the sandbox's agent does not answer");
-  return first;
+}
+
+uint64_t Process::relay_begin() const {
+  return locked([&] { return relay_begin_; });
+}
+
+uint64_t Process::relay_end() const {
+  return locked([&] { return received_; });
 }
 
 uint64_t Process::end_relay() {

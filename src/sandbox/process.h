@@ -86,10 +86,13 @@ class Process : public WaitedStream {
   size_t write(std::string_view input, std::stop_token stop, Clock::time_point deadline);
   void end_input();
 
-  /// From now on output goes to the sink. Returns where in the output that begins.
-  uint64_t begin_relay(Sink sink, Clock::time_point deadline);
-  /// From now on output is stored only; the sink is not called any more. Returns where that begins.
+  /// From now on output goes to the sink.
+  void begin_relay(Sink sink);
+  /// From now on output is stored only; the sink is not called any more. Returns relay_end().
   uint64_t end_relay();
+  /// Where in the output the last relay began, and how far it came.
+  uint64_t relay_begin() const;
+  uint64_t relay_end() const;
 
   struct Piece {
     uint64_t first = 0;    // where `bytes` begin; past what was asked for where that is not stored any more
@@ -118,8 +121,8 @@ class Process : public WaitedStream {
   Sink sink_;
   bool stored_ = false;         // was so at some time: the agent then keeps it until it is told to forget
   bool relay_answered_ = true;  // frames from before the answer belong to an earlier relay
-  uint64_t received_ = 0;       // how far output was relayed
-  uint64_t printed_ = 0;        // how much there is, as far as is known
+  uint64_t relay_begin_ = 0, received_ = 0;
+  uint64_t printed_ = 0;  // how much there is, as far as is known
   size_t credit_ = wire::kInputWindow;
   uint32_t consumed_ = 0;
   std::mutex read_mutex_;  // the agent answers one at a time

@@ -14,8 +14,18 @@ using namespace std::chrono_literals;
 
 BackgroundProcess::BackgroundProcess(uint32_t number, std::string title, std::shared_ptr<Process> process,
                                      std::optional<TerminalSize> terminal, uint64_t next_unread)
-    : number_(number), title_(std::move(title)), process_(std::move(process)), next_unread_(next_unread) {
+    : number_(number), process_(std::move(process)), title_(std::move(title)), next_unread_(next_unread) {
   if (terminal) terminal_.emplace(terminal->rows, terminal->columns);
+}
+
+std::string BackgroundProcess::title() const {
+  const std::lock_guard lock(mutex_);
+  return title_;
+}
+
+void BackgroundProcess::set_title(std::string title) {
+  const std::lock_guard lock(mutex_);
+  title_ = std::move(title);
 }
 
 uint64_t BackgroundProcess::next_unread() const {
@@ -104,7 +114,8 @@ std::shared_ptr<BackgroundProcess> ProcessTable::find(uint32_t number) const {
 std::vector<std::shared_ptr<BackgroundProcess>> ProcessTable::list() const {
   const std::lock_guard lock(mutex_);
   std::vector<std::shared_ptr<BackgroundProcess>> all;
-  for (const auto& [_, entry] : entries_) all.push_back(entry.process);
+  for (const auto& [_, entry] : entries_)
+    if (!entry.process->hidden) all.push_back(entry.process);
   return all;
 }
 
@@ -144,6 +155,7 @@ Clock::time_point ProcessTable::last_activity(Clock::duration keeps_alive) const
   const std::lock_guard lock(mutex_);
   Clock::time_point last{};
   for (const auto& [_, entry] : entries_) {
+    if (!entry.process->counts_as_use) continue;
     const Process& process = entry.process->process();
     const Process::State state = process.state();
     auto end = std::min<Clock::time_point>(Clock::now(), process.started_at() + keeps_alive);

@@ -20,15 +20,19 @@ class BackgroundProcess {
                     std::optional<TerminalSize> terminal, uint64_t next_unread = 0);
 
   uint32_t number() const { return number_; }
-  const std::string& title() const { return title_; }
+  std::string title() const;
+  void set_title(std::string title);
   Process& process() { return *process_; }
   bool has_terminal() const { return terminal_.has_value(); }
 
   std::atomic<bool> was_signalled{false};  // by a caller
+  std::atomic<bool> hidden{false};         // not in lists
+  bool counts_as_use = true;               // while it runs, the sandbox is not idle
   uint64_t oom_kills_before = 0;           // of the sandbox, when it became one
 
   /// Where the next read without a place begins.
   uint64_t next_unread() const;
+  void set_next_unread(uint64_t place);
   /// At most `max_bytes` from `from` on, without it from where the last read ended. While it runs, a
   /// character of which only a part is there is left for the next time.
   Process::Piece read(std::optional<uint64_t> from, size_t max_bytes, Clock::time_point deadline);
@@ -44,13 +48,12 @@ class BackgroundProcess {
   void resize(const TerminalSize& size);
 
  private:
-  void set_next_unread(uint64_t place);
   void feed(Clock::time_point deadline);  // with terminal_mutex_ held
 
   const uint32_t number_;
-  const std::string title_;
   const std::shared_ptr<Process> process_;
   mutable std::mutex mutex_;
+  std::string title_;
   uint64_t next_unread_;
   std::mutex read_mutex_, terminal_mutex_;
   std::optional<Terminal> terminal_;
@@ -69,6 +72,7 @@ class ProcessTable {
   void add(std::shared_ptr<BackgroundProcess> process);
   /// Throws not_found, which names those there are.
   std::shared_ptr<BackgroundProcess> find(uint32_t number) const;
+  /// Those that are not hidden.
   std::vector<std::shared_ptr<BackgroundProcess>> list() const;
   bool empty() const;
 

@@ -206,14 +206,20 @@ ExecResult Sandbox::exec(const ExecSpec& spec) {
   });
 }
 
+EvalResult Sandbox::eval(const EvalSpec& spec) {
+  return during_call([&] { return sessions_.eval(*this, spec); });
+}
+
 /// With what outlives its call, or ran in a terminal, whose screen is the output.
 void Sandbox::go_on(const ExecSpec& spec, uint32_t number, Started started, ExecResult& result) {
-  std::string title = spec.command;
+  std::string title = spec.title.empty() ? spec.command : spec.title;
   if (title.empty())
     for (const auto& word : spec.argv) title += (title.empty() ? "" : " ") + word;
   const auto process = std::make_shared<BackgroundProcess>(number, std::move(title), started.process,
                                                            spec.terminal, started.next_unread);
   process->oom_kills_before = body_.cgroup.oom_kills();
+  process->hidden = spec.hidden;
+  process->counts_as_use = !spec.hidden;
   if (spec.terminal && !spec.background) result.out = text_of(process->view(Clock::now() + kFileTimeout));
   const bool over = result.end != End::running && result.left_running == 0;
   if (!over) result.process_id = number;

@@ -18,6 +18,7 @@
 #include "sandbox/exec.h"
 #include "sandbox/files.h"
 #include "sandbox/process_table.h"
+#include "sandbox/sessions.h"
 
 namespace hutch::sandbox {
 
@@ -79,6 +80,9 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   ExecResult exec(const ExecSpec& spec);
   /// Commands that outlived their calls.
   ProcessTable& processes() noexcept { return processes_; }
+  /// Code in an interpreter, and the sessions that keep one.
+  EvalResult eval(const EvalSpec& spec);
+  Sessions& sessions() noexcept { return sessions_; }
   /// How such a one ended, when it has.
   ExecResult result_of(BackgroundProcess& process) const;
   /// Runs `fn` as one call: the sandbox is not idle meanwhile, and when it ends under the call its cause is
@@ -147,6 +151,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   std::deque<std::pair<uint32_t, uint64_t>> logs_;  // number, bytes; oldest first
   uint64_t logs_bytes_ = 0;
   ProcessTable processes_;
+  Sessions sessions_;
 };
 
 template <class Fn>

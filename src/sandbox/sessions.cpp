@@ -1,0 +1,309 @@
+#include "sandbox/sessions.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+
+#include <algorithm>
+
+#include "base/sys.h"
+#include "sandbox/drivers/drivers.h"
+#include "sandbox/sandbox.h"
+#include "schema/json.h"
+
+namespace hutch::sandbox {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr auto kInterruptAgain = 250ms;  // one that comes between two steps of the driver is lost
+constexpr auto kEndTimeout = 3s;
+constexpr size_t kTokenBytes = 16;
+
+std::vector<std::string> interpreter_argv(Language language) {
+  switch (language) {
+    case Language::python:
+      return python_argv();
+    case Language::javascript:
+      return node_argv();
+    case Language::bash:
+      return bash_argv();
+  }
+  return {};
+}
+
+/// A session's process is ended without further words when it has gone astray.
+void end_process(Process& process) {
+  process.end_tree(0ms);
+  process.wait({}, Clock::now() + kEndTimeout, [](const Process::State& state) { return state.tree_gone; });
+}
+
+}  // namespace
+
+std::string_view language_name(Language language) noexcept {
+  switch (language) {
+    case Language::python:
+      return "python";
+    case Language::javascript:
+      return "javascript";
+    case Language::bash:
+      return "bash";
+  }
+  return "";
+}
+
+std::string request_bytes(const EvalSpec& spec, const EvalRequest& request) {
+  if (spec.language == Language::bash) {
+    if (spec.code.find('\0') != std::string::npos)
+      throw Error(Errc::invalid_argument, "bash code cannot hold a NUL byte");
+    return bash_request(spec.code, request.token, request.split, request.env, request.workdir);
+  }
+  ordered_json header = {{"token", request.token},
+                         {"name", spec.name},
+                         {"bytes", spec.code.size()},
+                         {"once", request.once},
+                         {"split", request.split}};
+  if (!request.env.empty()) header["env"] = request.env;
+  if (!request.workdir.empty()) header["workdir"] = request.workdir;
+  return header.dump(-1, ' ', true, json::error_handler_t::replace) + "\n" + spec.code;
+}
+
+Interpreter::Interpreter(std::shared_ptr<BackgroundProcess> process, Language language, bool split)
+    : process_(std::move(process)), language_(language), split_(split) {}
+
+void Interpreter::prepare(std::map<std::string, std::string> env, std::string workdir) {
+  env_ = std::move(env);
+  workdir_ = std::move(workdir);
+}
+
+/// True when the answer has come; false at the deadline, a stop or the end of the process.
+bool Interpreter::wait_for_answer(const EvalSpec& spec, const EvalOutput& output,
+                                  Clock::time_point deadline) {
+  Process& process = process_->process();
+  const auto ready = [&](const Process::State& state) { return output.complete() || state.exited; };
+  while (!spec.stop.stop_requested() && Clock::now() < deadline) {
+    const auto until = spec.on_progress ? std::min<Clock::time_point>(deadline, Clock::now() + 1s) : deadline;
+    if (process.wait(spec.stop, until, ready)) break;
+    if (spec.on_progress && !spec.stop.stop_requested())
+      spec.on_progress(process.locked([&] { return output.last_line(); }));
+  }
+  return process.locked([&] { return output.complete(); });
+}
+
+bool Interpreter::interrupt(const EvalOutput& output) {
+  Process& process = process_->process();
+  for (const auto end = Clock::now() + kGrace; Clock::now() < end && !process.state().exited;) {
+    process.signal(SIGINT);
+    process.wait({}, std::min<Clock::time_point>(end, Clock::now() + kInterruptAgain),
+                 [&](const Process::State& state) { return output.complete() || state.exited; });
+    if (process.locked([&] { return output.complete(); })) return true;
+  }
+  return false;
+}
+
+void Interpreter::end() {
+  end_process(process_->process());
+}
+
+void Interpreter::ask(const EvalSpec& spec, const std::string& token, Clock::time_point deadline) {
+  EvalRequest request{
+      .token = token, .split = split_, .env = std::move(env_), .workdir = std::move(workdir_)};
+  env_.clear();
+  workdir_.clear();
+  std::string bytes = request_bytes(spec, request);
+  if (std::exchange(first_, false) && language_ == Language::bash) bytes.insert(0, bash_driver());
+  process_->process().write(bytes, spec.stop, deadline);
+}
+
+EvalResult Interpreter::run(Sandbox& sandbox, const EvalSpec& spec) {
+  const auto start = Clock::now(), deadline = start + spec.timeout;
+  std::unique_lock only_one(one_call_, std::defer_lock);
+  while (!only_one.try_lock_for(100ms))
+    if (Clock::now() >= deadline || spec.stop.stop_requested())
+      throw Error(Errc::conflict,
+                  fmt::format("session '{}' still runs the code of another call", spec.session))
+          .hint("wait for it, or take another session");
+  Process& process = process_->process();
+  const std::string token = sys::random_hex(kTokenBytes);
+  EvalOutput output(token, split_, spec.output_limit);
+  process.begin_relay([&](int which, std::string_view bytes) { output.add(which, bytes); });
+  EvalResult result;
+  bool answered = false;
+  try {
+    ask(spec, token, deadline);
+    answered = wait_for_answer(spec, output, deadline);
+    if (!answered && !process.state().exited) {
+      result.end = spec.stop.stop_requested() ? End::cancelled : End::timed_out;
+      answered = result.interrupted = interrupt(output);
+      if (!answered) end_process(process);
+    }
+  } catch (...) {
+    process.end_relay();  // `output` is of this call
+    throw;
+  }
+  process.end_relay();
+  if (!answered) {
+    const End why = result.end;
+    static_cast<ExecResult&>(result) = sandbox.result_of(*process_);
+    if (why != End::exited) result.end = why;
+    result.session_ended = true;
+  } else if (output.answer()) {
+    result.exit_code = output.answer()->exit_code;
+    result.value = output.answer()->value;
+    result.images = output.answer()->images;
+  }
+  note_output(sandbox, output, result);
+  result.duration = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start);
+  return result;
+}
+
+/// With what came between this call and the one before, of threads and children of the code.
+void Interpreter::note_output(const Sandbox& sandbox, EvalOutput& output, EvalResult& result) {
+  constexpr size_t kMaxBetween = 4000;
+  Process& process = process_->process();
+  result.log = sandbox.result_of(*process_).log;
+  if (!output.complete()) output.give_up();
+  const uint64_t begin = process.relay_begin(), unread = process_->next_unread();
+  if (begin > unread) {
+    const auto piece =
+        process.read(unread, std::min<uint64_t>(kMaxBetween, begin - unread), Clock::now() + 10s);
+    BoundedOutput between(kMaxBetween);
+    between.append(piece.bytes);
+    result.out = fmt::format("[printed since the last call]\n{}\n", between.text({}));
+  }
+  process_->set_next_unread(output.complete() ? begin + output.end() : process.relay_end());
+  result.out += output.out().text(result.log);
+  result.err = output.err().text(result.log);
+  result.truncated = output.out().truncated() || output.err().truncated();
+}
+
+EvalResult Sessions::eval(Sandbox& sandbox, const EvalSpec& spec) {
+  if (spec.session.empty()) return eval_once(sandbox, spec);
+  const Key key(spec.language, spec.session);
+  bool is_new = false;
+  const auto interpreter = find_or_start(sandbox, key, spec, is_new);
+  EvalResult result = interpreter->run(sandbox, spec);
+  result.session_new = is_new;
+  if (result.session_ended) drop(key, interpreter);
+  return result;
+}
+
+EvalResult Sessions::eval_once(Sandbox& sandbox, const EvalSpec& spec) {
+  const EvalRequest request{.token = sys::random_hex(kTokenBytes), .split = !spec.merge_output, .once = true};
+  EvalOutput output(request.token, request.split, spec.output_limit);
+  ExecSpec exec;
+  exec.argv = interpreter_argv(spec.language);
+  exec.title = fmt::format("{} code", language_name(spec.language));
+  exec.input = request_bytes(spec, request);
+  exec.timeout = spec.timeout;
+  exec.yield = spec.yield;
+  exec.merge_output = spec.merge_output;
+  exec.stop = spec.stop;
+  exec.on_progress = spec.on_progress;
+  exec.on_output = [&](int which, std::string_view bytes) { output.add(which, bytes); };
+  exec.last_line = [&] { return output.last_line(); };
+  EvalResult result;
+  static_cast<ExecResult&>(result) = sandbox.exec(exec);
+  if (!output.complete()) output.give_up();
+  if (output.answer()) {
+    result.value = output.answer()->value;
+    result.images = output.answer()->images;
+  }
+  result.out = output.out().text(result.log);
+  result.err = output.err().text(result.log);
+  result.truncated = output.out().truncated() || output.err().truncated();
+  return result;
+}
+
+std::shared_ptr<Interpreter> Sessions::find_or_start(Sandbox& sandbox, const Key& key, const EvalSpec& spec,
+                                                     bool& is_new) {
+  const std::lock_guard one_at_a_time(start_mutex_);
+  std::shared_ptr<Interpreter> found;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto it = interpreters_.find(key); it != interpreters_.end()) found = it->second;
+    if (!found && interpreters_.size() >= kMaxSessions)
+      throw Error(Errc::limit_exceeded, fmt::format("this sandbox has {} sessions", kMaxSessions))
+          .hint("end some with sandbox_process (action signal)");
+  }
+  if (found && spec.restart) {
+    drop(key, found);
+    found->end();
+    found = nullptr;
+  }
+  if (found && found->ended()) {
+    drop(key, found);
+    const ExecResult end = sandbox.result_of(found->process());
+    throw Error(
+        Errc::conflict,
+        fmt::format("session '{}' has ended since its last call ({}): what it knew is gone", key.second,
+                    end.signal != 0 ? fmt::format("signal {}", end.signal)
+                                    : fmt::format("exit code {}", end.exit_code)))
+        .hint("the next call with this session starts a new one");
+  }
+  if (found) return found;
+  is_new = true;
+  found = take_ahead(sandbox, key.first, !spec.merge_output);
+  if (!found) found = start(sandbox, key.first, !spec.merge_output, {});
+  found->process().set_title(fmt::format("{} session '{}'", language_name(key.first), key.second));
+  found->process().hidden = false;
+  const std::lock_guard lock(mutex_);
+  interpreters_[key] = found;
+  return found;
+}
+
+std::shared_ptr<Interpreter> Sessions::start(Sandbox& sandbox, Language language, bool split,
+                                             const std::map<std::string, std::string>& env) {
+  ExecSpec exec;
+  exec.argv = interpreter_argv(language);
+  exec.env = env;
+  exec.timeout = 0ms;
+  exec.background = true;
+  exec.hidden = true;
+  exec.merge_output = !split;
+  const uint32_t number = sandbox.exec(exec).process_id;
+  return std::make_shared<Interpreter>(sandbox.processes().find(number), language, split);
+}
+
+void Sessions::start_ahead(Sandbox& sandbox, Language language, bool split,
+                           const std::map<std::string, std::string>& env) {
+  auto interpreter = start(sandbox, language, split, env);
+  const std::lock_guard lock(mutex_);
+  ahead_.push_back(std::move(interpreter));
+}
+
+/// nullptr when there is none that lives.
+std::shared_ptr<Interpreter> Sessions::take_ahead(Sandbox& sandbox, Language language, bool split) {
+  std::shared_ptr<Interpreter> found;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto it = std::find_if(ahead_.begin(), ahead_.end(), [&](const auto& interpreter) {
+      return interpreter->language() == language && interpreter->split() == split;
+    });
+    if (it == ahead_.end()) return nullptr;
+    found = std::move(*it);
+    ahead_.erase(it);
+  }
+  if (found->ended()) return nullptr;
+  found->prepare(sandbox.about().env, sandbox.about().workdir);  // it was started before these were known
+  return found;
+}
+
+void Sessions::drop(const Key& key, const std::shared_ptr<Interpreter>& interpreter) {
+  const std::lock_guard lock(mutex_);
+  if (const auto it = interpreters_.find(key); it != interpreters_.end() && it->second == interpreter)
+    interpreters_.erase(it);
+}
+
+std::optional<Language> Sessions::language_of(const std::string& session) const {
+  const std::lock_guard lock(mutex_);
+  std::optional<Language> only;
+  for (const auto& [key, _] : interpreters_) {
+    if (key.second != session) continue;
+    if (only) return std::nullopt;
+    only = key.first;
+  }
+  return only;
+}
+
+}  // namespace hutch::sandbox
