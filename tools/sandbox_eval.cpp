@@ -141,6 +141,7 @@ SandboxEvalResult run(const SandboxEvalArgs& args, Services& services, mcp::Call
     if (language.interpreter && (!args.session.empty() || language.argv.empty())) {
       const auto evaluated = run_interpreter(args, *language.interpreter, name, services, sandbox, context);
       result.report = report_of(evaluated, target);
+      result.report.interrupted = evaluated.interrupted;
       result.value = evaluated.value;
       note_session(args, evaluated, result.report);
       result.images = fetch_images(sandbox, evaluated, result.report, context.stop());

@@ -77,6 +77,8 @@ CommandReport run(const SandboxExecArgs& args, Services& services, mcp::CallCont
 
 std::string how_it_ended(const CommandReport& report) {
   if (report.end == "exited") return fmt::format("exit {}", report.exit_code.value_or(0));
+  if (report.interrupted)
+    return fmt::format("{}: interrupted", report.end == "timed_out" ? "timed out" : "cancelled");
   if (report.end == "timed_out") return "timed out: ended with all that it had started";
   if (report.end == "oom_killed") return "out of memory: killed";
   if (report.end == "cancelled") return "cancelled";

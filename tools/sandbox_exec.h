@@ -62,6 +62,7 @@ struct CommandReport {
   std::optional<std::string> log;
   int64_t duration_ms = 0;
   std::vector<std::string> notes;
+  bool interrupted = false;  // an interpreter's code was, and the interpreter lives on
 
   template <class V>
   void describe(V& v) {

@@ -83,6 +83,7 @@ struct Pool {
   int64_t min = 1;
   int64_t max = 4;
   int64_t cooldown_s = 60;
+  std::vector<std::string> interpreters;
 
   template <class V>
   void describe(V& v) {
@@ -90,6 +91,11 @@ struct Pool {
                {.min = 0, .max = 1000});
     v.optional("max", max, "Sandboxes of a kind that are kept ready at most; 0: no pool.",
                {.min = 0, .max = 1000});
+    v.optional(
+        "interpreters", interpreters,
+        "Interpreters that are started in each of them, for the first session of sandbox_eval; each costs "
+        "its memory (python about 10 MB, javascript about 40 MB).",
+        {.one_of = {"python", "javascript"}});
     v.optional("cooldown_s", cooldown_s, "Seconds after which a peak of demand is forgotten.",
                {.min = 1, .max = 86'400});
   }

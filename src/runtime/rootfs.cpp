@@ -18,12 +18,13 @@ namespace hutch::runtime {
 
 namespace {
 
-constexpr std::string_view kLayoutVersion = "1";  // change it when the skeleton's content changes
+constexpr std::string_view kLayoutVersion = "2";  // change it when the skeleton's content changes
 
 /// What of the host's /etc is public and needed by programs in /usr. Nothing else of it is ever copied.
 constexpr std::array kEtcPaths = {"/etc/alternatives", "/etc/ca-certificates", "/etc/ca-certificates.conf",
-                                  "/etc/ld.so.cache",  "/etc/ld.so.conf",      "/etc/ld.so.conf.d",
-                                  "/etc/localtime",    "/etc/mime.types",      "/etc/ssl/certs"};
+                                  "/etc/fonts",        "/etc/ld.so.cache",     "/etc/ld.so.conf",
+                                  "/etc/ld.so.conf.d", "/etc/localtime",       "/etc/matplotlibrc",
+                                  "/etc/mime.types",   "/etc/ssl/certs"};
 
 constexpr std::array kProgramFolders = {"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/libo32"};
 

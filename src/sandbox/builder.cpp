@@ -108,7 +108,9 @@ void Builder::build(Entry& entry, const std::string& profile_name, const runtime
                                                 .container = std::move(container),
                                                 .cgroup = entry.cgroup,
                                                 .channel = channel,
-                                                .layer_folder = folder + "/layer"});
+                                                .layer_folder = folder + "/layer",
+                                                .log_max_bytes = config_.limits.log_max.value,
+                                                .logs_max_bytes = config_.limits.logs_max.value});
   make_workdir(*sandbox, profile.workdir);
   const std::lock_guard lock(entry.mutex);
   entry.sandbox = std::move(sandbox);

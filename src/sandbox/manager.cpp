@@ -183,8 +183,6 @@ std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request) {
       .ttl = std::chrono::seconds(request.ttl_s.value_or(settings.ttl_s)),
       .idle_timeout = std::chrono::seconds(request.idle_timeout_s.value_or(settings.idle_timeout_s)),
       .background_keeps_alive = std::chrono::seconds(config_.sandbox.background_keeps_alive_s),
-      .log_max_bytes = config_.limits.log_max.value,
-      .logs_max_bytes = config_.limits.logs_max.value,
       .created_at = WallClock::now()};
   for (const auto* more : {&profile.env, &request.env})
     for (const auto& [name, value] : *more) about.env[name] = value;
@@ -278,6 +276,7 @@ std::string Manager::build_warm(const std::string& kind) {
     builder_.build(*entry, kind, limits_of(config::settings_of(config_, kind), {}));
     if (!entry->whole()->ping(Clock::now() + kPingTimeout))
       throw Error(Errc::timeout, "its agent does not answer");
+    for (const std::string& name : config_.pool.interpreters) start_interpreter(*entry->whole(), name);
     builder_.set_state(*entry, "warm");
     watch(*entry);
     const std::lock_guard lock(mutex_);
@@ -287,6 +286,16 @@ std::string Manager::build_warm(const std::string& kind) {
     throw;
   }
   return entry->id;
+}
+
+/// One that is not there costs the session that wants it its start, and nothing more.
+void Manager::start_interpreter(Sandbox& sandbox, const std::string& name) {
+  const Language language = name == "python" ? Language::python : Language::javascript;
+  try {
+    sandbox.sessions().start_ahead(sandbox, language, config_.results == "structured", base_environment());
+  } catch (const Error& e) {
+    log::warning("pool.interpreters: {} cannot be started ahead: {}", name, e.what());
+  }
 }
 
 PoolHooks::Health Manager::check_warm(const std::string& id) {

@@ -89,6 +89,7 @@ class Manager {
 
   PoolHooks pool_hooks();
   std::string build_warm(const std::string& kind);
+  void start_interpreter(Sandbox& sandbox, const std::string& name);
   PoolHooks::Health check_warm(const std::string& id);
   PoolHooks::Room room(uint64_t memory_bytes);
 

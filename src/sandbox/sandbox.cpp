@@ -137,8 +137,8 @@ CommandSpec Sandbox::command_spec(const ExecSpec& spec, uint32_t number) const {
   for (const auto& [name, value] : spec.env) command.env[name] = value;
   command.workdir = absolute(spec.workdir);
   command.log_path = log_path(number);
-  command.log_max_bytes = about_.log_max_bytes;
-  command.logs_max_bytes = about_.logs_max_bytes;
+  command.log_max_bytes = body_.log_max_bytes;
+  command.logs_max_bytes = body_.logs_max_bytes;
   return command;
 }
 
@@ -265,7 +265,7 @@ void Sandbox::count_log(uint32_t number, uint64_t bytes) {
     const std::lock_guard lock(mutex_);
     if (bytes == 0) return;
     logs_.emplace_back(number, bytes);
-    for (logs_bytes_ += bytes; logs_bytes_ > about_.logs_max_bytes && logs_.size() > 1; logs_.pop_front()) {
+    for (logs_bytes_ += bytes; logs_bytes_ > body_.logs_max_bytes && logs_.size() > 1; logs_.pop_front()) {
       logs_bytes_ -= logs_.front().second;
       too_old.push_back(log_path(logs_.front().first));
     }

@@ -33,7 +33,6 @@ struct Description {
   bool warm = false;                             // it was ready before it was asked for
   std::chrono::seconds ttl{0}, idle_timeout{0};  // 0 = none
   std::chrono::seconds background_keeps_alive{0};
-  uint64_t log_max_bytes = 0, logs_max_bytes = 0;
   WallClock::time_point created_at;
   std::chrono::microseconds create_time{0};
 };
@@ -46,6 +45,7 @@ struct Body {
   runtime::Cgroup cgroup;
   std::shared_ptr<Channel> channel;
   std::string layer_folder;
+  uint64_t log_max_bytes = 0, logs_max_bytes = 0;  // output kept of one command, of all
 };
 
 struct Usage {

@@ -169,7 +169,7 @@ def fill_linecache(linecache):
 
 
 def own_frames(error):
-    """The traceback from the first frame of the user's on."""
+    """The traceback from the first frame of the user's on, without the handler of an interrupt."""
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename not in sources:
         frames = frames.tb_next
@@ -177,6 +177,11 @@ def own_frames(error):
         frames = error.__traceback__
         while frames is not None and frames.tb_frame.f_globals is globals():
             frames = frames.tb_next
+    last = frames
+    while last is not None and last.tb_next is not None:
+        if last.tb_next.tb_frame.f_code is on_interrupt.__code__:
+            last.tb_next = None
+        last = last.tb_next
     return frames
 
 
