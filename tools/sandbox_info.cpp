@@ -11,6 +11,7 @@ SandboxInfo info_of(sandbox::Sandbox& sandbox) {
   SandboxInfo info{.view = view_of(about, true), .created_at = iso_time(about.created_at)};
   info.last_used_at = iso_time(sandbox.last_used());
   info.labels = about.labels;
+  info.processes = process_views(sandbox);
   const sandbox::Usage usage = sandbox.usage();
   info.memory_bytes = usage.cgroup.memory_bytes;
   info.pids = usage.cgroup.pids;
@@ -48,6 +49,10 @@ std::string text_of(const SandboxInfo& info) {
     text += fmt::format("  {} {}: {}\n", item.enforced ? "+" : "-", item.name, item.detail);
   text += fmt::format("made at {}{}\n", info.created_at,
                       info.last_used_at ? fmt::format(", last used at {}", *info.last_used_at) : "");
+  for (const auto& process : info.processes)
+    if (process.state != "ended")
+      text +=
+          fmt::format("process {} {}: {}\n", process.process_id, state_in_words(process), process.command);
   for (const auto& [name, value] : info.labels) text += fmt::format("label {}={}\n", name, value);
   return text;
 }

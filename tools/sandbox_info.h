@@ -1,6 +1,7 @@
 #pragma once
 
 #include "tools/sandbox_create.h"
+#include "tools/sandbox_process.h"
 
 namespace hutch::tools {
 
@@ -18,6 +19,7 @@ struct SandboxInfo {
   std::string created_at;
   std::optional<std::string> last_used_at, cause;
   std::map<std::string, std::string> labels;
+  std::vector<ProcessView> processes;
   std::optional<int64_t> memory_bytes, pids, disk_bytes;
   std::optional<double> cpu_s;
 
@@ -27,6 +29,7 @@ struct SandboxInfo {
     v.required("created_at", created_at, "When it was made (UTC).");
     v.optional("last_used_at", last_used_at, "When it was used last (UTC).");
     v.required("labels", labels, "Its labels.");
+    v.required("processes", processes, "Commands that outlived their calls, for sandbox_process.");
     v.optional("memory_bytes", memory_bytes, "Memory in use.");
     v.optional("pids", pids, "Processes and threads.");
     v.optional("disk_bytes", disk_bytes, "Disk that its files take.");

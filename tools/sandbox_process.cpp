@@ -142,7 +142,7 @@ int signal_number(std::string name) {
     if (name == ::sigabbrev_np(number) || name == std::to_string(number)) return number;
   throw Error(Errc::invalid_argument,
               fmt::format("'{}' is not a signal", schema::valid_utf8(name.substr(0, 40))))
-      .hint("TERM, KILL, INT, HUP, QUIT, USR1, USR2, STOP or CONT");
+      .hint("`signal` is TERM, KILL, INT, HUP, QUIT, USR1, USR2, STOP or CONT");
 }
 
 bool wait_for_end(const Call& call, Clock::time_point deadline) {
@@ -199,8 +199,7 @@ SandboxProcessResult run(const SandboxProcessArgs& args, Services& services, mcp
     (void)sandbox.ping(Clock::now() + kAgentTimeout);  // what the agent said before its answer is known then
     if (args.action == "list") {
       result.listed = true;
-      for (const auto& process : sandbox.processes().list())
-        result.processes.push_back(view_of(sandbox, *process));
+      result.processes = process_views(sandbox);
       return result;
     }
     if (args.action == "read") read(call, result);
@@ -211,17 +210,6 @@ SandboxProcessResult run(const SandboxProcessArgs& args, Services& services, mcp
     if (result.output) result.log = sandbox.result_of(*call.process).log;
     return result;
   });
-}
-
-std::string state_in_words(const ProcessView& process) {
-  const std::string time = in_words(std::chrono::milliseconds(process.duration_ms));
-  if (process.state == "running") return "running for " + time;
-  CommandReport report;
-  report.end = process.end;
-  report.exit_code = process.exit_code;
-  report.signal = process.signal;
-  return fmt::format("{} after {}{}", how_it_ended(report), time,
-                     process.state == "left_running" ? ", what it started lives on" : "");
 }
 
 std::string text_of(const SandboxProcessResult& result) {
@@ -255,6 +243,23 @@ std::string text_of(const SandboxProcessResult& result) {
 }
 
 }  // namespace
+
+std::vector<ProcessView> process_views(sandbox::Sandbox& sandbox) {
+  std::vector<ProcessView> views;
+  for (const auto& process : sandbox.processes().list()) views.push_back(view_of(sandbox, *process));
+  return views;
+}
+
+std::string state_in_words(const ProcessView& process) {
+  const std::string time = in_words(std::chrono::milliseconds(process.duration_ms));
+  if (process.state == "running") return "running for " + time;
+  CommandReport report;
+  report.end = process.end;
+  report.exit_code = process.exit_code;
+  report.signal = process.signal;
+  return fmt::format("{} after {}{}", how_it_ended(report), time,
+                     process.state == "left_running" ? ", what it started lives on" : "");
+}
 
 void add_sandbox_process(mcp::ToolRegistry& registry, Services& services) {
   registry.add<SandboxProcessArgs, SandboxProcessResult>(

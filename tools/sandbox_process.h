@@ -64,6 +64,11 @@ struct ProcessView {
   }
 };
 
+/// All of a sandbox that are not hidden.
+std::vector<ProcessView> process_views(sandbox::Sandbox& sandbox);
+/// "running for 12 s", "exit 0 after 3 ms" ...
+std::string state_in_words(const ProcessView& process);
+
 struct SandboxProcessResult {
   std::string sandbox_id;
   std::vector<ProcessView> processes;

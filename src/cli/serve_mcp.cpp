@@ -19,21 +19,22 @@ namespace {
 
 constexpr const char* kInstructions =
     "hutch runs code in isolated Linux sandboxes on this machine. Use it for anything that executes code, "
-    "builds, tests "
-    "or installs: what runs there cannot touch the user's files, processes or network.\n"
+    "builds, tests or installs: what runs there cannot touch the user's files, processes or network.\n"
     "Start right away: sandbox_exec, sandbox_eval and the file tools work without sandbox_id, in a default "
-    "sandbox that is "
-    "made at the first call and stays for this session. sandbox_create makes further ones, separate or with "
-    "other limits.\n"
+    "sandbox that is made at the first call and stays for this session. sandbox_create makes further ones, "
+    "separate or with other limits.\n"
     "A sandbox has the programs of the host (in /usr) and /workspace to work in. Files stay between calls; "
-    "shell state "
-    "does not. The user's own files are not there: write what you need with sandbox_write_file. There is no "
-    "network.\n"
+    "shell "
+    "state does not, unless sandbox_eval is given a `session`, which keeps variables as a notebook does. The "
+    "user's own files are not there: write what you need with sandbox_write_file. There is no network.\n"
+    "Servers and long jobs: sandbox_exec with `background`, then sandbox_process. Programs that ask "
+    "questions or "
+    "draw a screen: sandbox_exec with `tty` and `background`, then sandbox_process write, which returns the "
+    "screen.\n"
     "A failing command is a normal result: read its exit code in the first line. Long output is cut in the "
-    "middle, with "
-    "the log file's name. Sandboxes end with the server or after 30 minutes without use, and their files "
-    "with them: "
-    "copy what matters into your answer or the user's files before.";
+    "middle, with the log file's name. Sandboxes end with the server or after 30 minutes without use, and "
+    "their "
+    "files with them: copy what matters into your answer or the user's files before.";
 
 // A signal handler can reach nothing but a global; set once while the server runs.
 std::atomic<mcp::Server*> running_server{nullptr};

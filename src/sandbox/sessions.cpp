@@ -122,7 +122,7 @@ EvalResult Interpreter::run(Sandbox& sandbox, const EvalSpec& spec) {
     if (Clock::now() >= deadline || spec.stop.stop_requested())
       throw Error(Errc::conflict,
                   fmt::format("session '{}' still runs the code of another call", spec.session))
-          .hint("wait for it, or take another session");
+          .hint("wait for it, or name another `session`");
   Process& process = process_->process();
   const std::string token = sys::random_hex(kTokenBytes);
   EvalOutput output(token, split_, spec.output_limit);
@@ -239,7 +239,7 @@ std::shared_ptr<Interpreter> Sessions::find_or_start(Sandbox& sandbox, const Key
         fmt::format("session '{}' has ended since its last call ({}): what it knew is gone", key.second,
                     end.signal != 0 ? fmt::format("signal {}", end.signal)
                                     : fmt::format("exit code {}", end.exit_code)))
-        .hint("the next call with this session starts a new one");
+        .hint("call sandbox_eval again: it starts a new one");
   }
   if (found) return found;
   is_new = true;
