@@ -80,6 +80,16 @@ Json measure_exec_python(const Context& context) {
   return measure_exec(context, {{"argv", {"python3", "-c", "pass"}}});
 }
 
+Json measure_eval(const Context& context) {
+  const Request eval =
+      Request::tool("sandbox_eval", {{"code", "1+1"}, {"language", "python"}, {"session", "bench"}});
+  return measure_calls(context.server(), {eval}, {eval}, "=> 2", context.plan);
+}
+/// 100 MB that a command prints, as fast as it can be read.
+Json measure_output(const Context& context) {
+  return measure_exec(context, {{"command", "head -c 100000000 /dev/zero"}, {"output_limit", 1000}});
+}
+
 Json measure_read(const Context& context, size_t bytes) {
   // The largest limit there is: of 1 MiB, 1,000,000 characters come back.
   return measure_calls(context.server({"SANDBOX__READ_LIMIT=1000000"}), {write(bytes, "one")}, {read()},
@@ -113,6 +123,8 @@ const std::vector<Scenario>& call_scenarios() {
       {"exec_true", "sandbox_exec of argv [true]", measure_exec_true},
       {"exec_sh", "sandbox_exec of command true", measure_exec_sh},
       {"exec_python", "sandbox_exec of python3 -c pass", measure_exec_python},
+      {"eval_session", "sandbox_eval of 1+1 in a live python session", measure_eval},
+      {"output_100m", "sandbox_exec that prints 100 MB", measure_output},
       {"read_4k", "sandbox_read_file, 4 KiB", [](const Context& c) { return measure_read(c, k4k); }},
       {"write_4k", "sandbox_write_file, 4 KiB", [](const Context& c) { return measure_write(c, k4k); }},
       {"edit_4k", "sandbox_edit_file, 4 KiB", [](const Context& c) { return measure_edit(c, k4k); }},

@@ -70,15 +70,15 @@ for (const flavour of flavours) {
       assert.ok(seen.every((p, i) => i === 0 || p.progress > seen[i - 1].progress), JSON.stringify(seen));
 
       const stop = new AbortController();
-      const long = flavour.call(client, { name: 'sandbox_exec', arguments: { command: 'touch /tmp/on; sleep 1000' } }, { signal: stop.signal });
+      const long = flavour.call(client, { name: 'sandbox_exec', arguments: { command: "trap '' TERM; (setsid sleep 1000 &); touch /tmp/on; sleep 1000" } }, { signal: stop.signal });
       const rejected = assert.rejects(long);
       const look = (what) => flavour.call(client, { name: 'sandbox_exec', arguments: { command: what } });
       while (/^exit 1/.test(textOf(await look('test -e /tmp/on')))); // each look takes a round trip: no sleep needed
       stop.abort('enough');
       await rejected;
-      const deadline = Date.now() + 10_000;
+      const deadline = Date.now() + 6_000; // 3 s, of which 2 s are the grace, and what a busy machine takes
       while (/^exit 0/.test(textOf(await look('pgrep -x sleep'))))
-        assert.ok(Date.now() < deadline, 'the cancelled command still runs after 10 s');
+        assert.ok(Date.now() < deadline, 'the cancelled command still runs');
     });
   });
 }
