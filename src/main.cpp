@@ -23,6 +23,7 @@ struct Verb {
   const char* help;
   std::vector<std::string> options;
   int (*run)(const cli::Options&);
+  bool options_first = false;  // see parse_options()
 };
 
 int show_version(const cli::Options&) {
@@ -42,6 +43,12 @@ const std::vector<Verb>& verbs() {
        "run one command in a fresh sandbox and pass on its output and exit code",
        {"config=", "profile="},
        cli::run_once},
+      {"exec",
+       "[-i] [-t] [--workdir DIR] [--env NAME=VALUE]... [--server ID] SANDBOX COMMAND [ARGUMENT...]",
+       "run a command in a sandbox of a running server: -i passes input on, -t attaches your terminal",
+       {"i", "t", "workdir=", "env=", "server=", "config="},
+       cli::exec,
+       true},
       {"doctor",
        "[--config FILE] [--json]",
        "say what this host can do, what is missing, and how to get it",
@@ -88,7 +95,7 @@ int run(int argc, char** argv) {
     if (name != verb.name) continue;
     cli::Options options;
     try {
-      options = cli::parse_options(argc - 2, argv + 2, verb.options);
+      options = cli::parse_options(argc - 2, argv + 2, verb.options, verb.options_first);
     } catch (const Error& e) {
       fmt::print(stderr, "hutch {}: {}\nusage: hutch {} {}\n", verb.name, error_text(e), verb.name,
                  verb.arguments);

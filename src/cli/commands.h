@@ -7,6 +7,7 @@ namespace hutch::cli {
 
 int serve_mcp(const Options& options);
 int run_once(const Options& options);
+int exec(const Options& options);
 int doctor(const Options& options);
 int show_config(const Options& options);
 int pool(const Options& options);

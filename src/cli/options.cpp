@@ -20,21 +20,42 @@ void set_value(Options& options, const std::string& name, const std::string& val
   const std::map<std::string, std::optional<std::string>*> texts = {
       {"config", &options.config_file}, {"results", &options.results}, {"toolsets", &options.toolsets},
       {"profile", &options.profile},    {"json", &options.json_file},  {"only", &options.only},
-      {"peers", &options.peers_file},   {"server", &options.server}};
-  *texts.at(name) = value;
+      {"peers", &options.peers_file},   {"server", &options.server},   {"workdir", &options.workdir}};
+  if (name == "env")
+    options.env.push_back(value);
+  else
+    *texts.at(name) = value;
 }
 
 void set_flag(Options& options, const std::string& name) {
-  const std::map<std::string, bool*> flags = {
-      {"json", &options.json}, {"quick", &options.quick}, {"long", &options.full}};
+  const std::map<std::string, bool*> flags = {{"json", &options.json},
+                                              {"quick", &options.quick},
+                                              {"long", &options.full},
+                                              {"i", &options.interactive},
+                                              {"t", &options.terminal}};
   *flags.at(name) = true;
 }
 
 /// As a person types them.
 std::string shown(std::vector<std::string> allowed) {
-  for (auto& name : allowed)
+  for (auto& name : allowed) {
     if (name.ends_with('=')) name.pop_back();
-  return fmt::format("known here: --{}", fmt::join(allowed, ", --"));
+    name = (name.size() == 1 ? "-" : "--") + name;
+  }
+  return fmt::format("known here: {}", fmt::join(allowed, ", "));
+}
+
+bool contains(const std::vector<std::string>& names, const std::string& name) {
+  return std::ranges::find(names, name) != names.end();
+}
+
+/// "-i", "-it": each letter an option.
+bool set_letters(Options& options, const std::string& word, const std::vector<std::string>& allowed) {
+  const std::string letters = word.substr(1);
+  if (!std::ranges::all_of(letters, [&](char c) { return contains(allowed, std::string(1, c)); }))
+    return false;
+  for (const char c : letters) set_flag(options, std::string(1, c));
+  return true;
 }
 
 }  // namespace
@@ -46,7 +67,7 @@ std::vector<std::string> split_list(const std::string& text) {
   return out;
 }
 
-Options parse_options(int argc, char** argv, const std::vector<std::string>& allowed) {
+Options parse_options(int argc, char** argv, const std::vector<std::string>& allowed, bool options_first) {
   Options options;
   const std::vector<std::string> words(argv, argv + argc);
   for (size_t i = 0; i < words.size(); ++i) {
@@ -57,12 +78,14 @@ Options parse_options(int argc, char** argv, const std::vector<std::string>& all
     }
     if (word == "-h" || word == "--help") {
       options.help = true;
+    } else if (word.size() > 1 && word[0] == '-' && word[1] != '-' && set_letters(options, word, allowed)) {
+      continue;
     } else if (word.size() > 1 && word.starts_with('-')) {
       const size_t equals = word.find('=');
       const std::string name =
           word.substr(word.find_first_not_of('-'), equals == std::string::npos ? equals : equals - 2);
-      const bool takes_value = std::ranges::find(allowed, name + "=") != allowed.end();
-      if (!word.starts_with("--") || (!takes_value && std::ranges::find(allowed, name) == allowed.end()))
+      const bool takes_value = contains(allowed, name + "=");
+      if (!word.starts_with("--") || name.size() < 2 || (!takes_value && !contains(allowed, name)))
         throw Error(Errc::invalid_argument, fmt::format("unknown option {}", word))
             .hint(allowed.empty() ? "this command takes no options" : shown(allowed));
       if (!takes_value)
@@ -73,6 +96,9 @@ Options parse_options(int argc, char** argv, const std::vector<std::string>& all
         set_value(options, name, words[++i]);
       else
         throw Error(Errc::invalid_argument, fmt::format("--{} needs a value", name));
+    } else if (options_first) {
+      options.words.insert(options.words.end(), words.begin() + static_cast<long>(i), words.end());
+      break;
     } else {
       options.words.push_back(word);
     }

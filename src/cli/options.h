@@ -10,15 +10,18 @@ namespace hutch::cli {
 
 /// What was given on the command line after the verb.
 struct Options {
-  std::optional<std::string> config_file, results, toolsets, profile, server;
+  std::optional<std::string> config_file, results, toolsets, profile, server, workdir;
+  std::vector<std::string> env;                            // each NAME=VALUE
   std::optional<std::string> json_file, only, peers_file;  // of `hutch bench`
   bool json = false, quick = false, full = false, help = false;
-  std::vector<std::string> words;  // what is no option; after `--` everything
+  bool interactive = false, terminal = false;  // -i, -t
+  std::vector<std::string> words;              // what is no option; after `--` everything
 };
 
 /// Throws Error(invalid_argument) on an option that the verb does not know. `allowed`: names without dashes;
-/// one that takes a value ends in '='.
-Options parse_options(int argc, char** argv, const std::vector<std::string>& allowed);
+/// one that takes a value ends in '='; one of a single letter has one dash and may stand together with others
+/// (-it). `options_first`: from the first word on all are words, since they are somebody else's command line.
+Options parse_options(int argc, char** argv, const std::vector<std::string>& allowed, bool options_first);
 
 /// The words between the commas.
 std::vector<std::string> split_list(const std::string& text);

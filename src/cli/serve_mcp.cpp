@@ -5,7 +5,7 @@
 
 #include "base/log.h"
 #include "cli/commands.h"
-#include "cli/pool.h"
+#include "cli/control.h"
 #include "mcp/server.h"
 #include "rpc/claim_stdio.h"
 #include "sandbox/manager.h"
@@ -73,7 +73,8 @@ int serve_mcp(const Options& options) {
   const bool structured = settings.config.results == "structured";
 
   sandbox::Manager manager(settings.config);
-  manager.answer_control(control_handler(manager));
+  sandbox::Attachments attachments(manager);
+  manager.answer_control(control_handler(manager, attachments));
   tools::Services services{.manager = manager, .merge_output = !structured};
   mcp::ToolRegistry registry(structured ? mcp::Results::structured : mcp::Results::text);
   tools::register_all(registry, services);

@@ -21,7 +21,6 @@ using Protocol = asio::local::stream_protocol;
 
 namespace {
 
-constexpr size_t kMaxLine = 64 << 10;
 constexpr timeval kAnswerTimeout{.tv_sec = 10, .tv_usec = 0};
 
 /// Through an open folder, since a socket's path may have 107 bytes at most and a data folder's may have
@@ -43,7 +42,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
       : socket_(std::move(socket)), handler_(std::move(handler)) {}
 
   void run() {
-    asio::async_read_until(socket_, asio::dynamic_buffer(line_, kMaxLine), '\n',
+    asio::async_read_until(socket_, asio::dynamic_buffer(line_, ControlSocket::kMaxLine), '\n',
                            [self = shared_from_this()](asio::error_code err, size_t bytes) {
                              if (!err) self->answer(bytes);
                            });
@@ -51,9 +50,19 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
  private:
   void answer(size_t bytes) {
-    answer_ = handler_(std::string_view(line_).substr(0, bytes - 1)) + "\n";
+    const ControlSocket::Reply reply = handler_(std::string_view(line_).substr(0, bytes - 1));
+    if (reply.take_over) return hand_over(reply, std::string_view(line_).substr(bytes));
+    answer_ = reply.line + "\n";
     asio::async_write(socket_, asio::buffer(answer_),
                       [self = shared_from_this()](asio::error_code, size_t) {});
+  }
+
+  void hand_over(const ControlSocket::Reply& reply, std::string_view received) {
+    asio::error_code err;
+    UniqueFd socket(socket_.release(err));
+    if (err) return;
+    ::fcntl(socket.get(), F_SETFL, ::fcntl(socket.get(), F_GETFL) & ~O_NONBLOCK);
+    reply.take_over(std::move(socket), received);
   }
 
   Protocol::socket socket_;
@@ -103,7 +112,8 @@ ControlSocket::ControlSocket(asio::io_context& io, const std::string& folder, Ha
     asio::post(io, [listener = listener_] { listener->accept(); });
   } catch (const std::exception& e) {
     listener_.reset();
-    log::warning("no control socket in {}, so `hutch pool` cannot reach this server: {}", folder, e.what());
+    log::warning("no control socket in {}, so `hutch pool` and `hutch exec` cannot reach this server: {}",
+                 folder, e.what());
   }
 }
 
@@ -111,17 +121,22 @@ ControlSocket::~ControlSocket() {
   if (listener_) listener_->close();
 }
 
-std::string ControlSocket::ask(const std::string& folder, const std::string& line) {
+UniqueFd ControlSocket::connect(const std::string& folder, const std::string& line) {
   const UniqueFd dir = sys::open(folder, O_PATH | O_DIRECTORY);
-  const UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   for (const int option : {SO_RCVTIMEO, SO_SNDTIMEO})
     (void)::setsockopt(socket.get(), SOL_SOCKET, option, &kAnswerTimeout, sizeof kAnswerTimeout);
   sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
   path_in(dir).copy(address.sun_path, sizeof address.sun_path - 1);
   if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
     throw Error(Errc::unavailable, sys_error(errno, "connect", folder + "/control").what());
+  during(fmt::format("asking the server of {}", folder), [&] { sys::write_all(socket.get(), line + "\n"); });
+  return socket;
+}
+
+std::string ControlSocket::ask(const std::string& folder, const std::string& line) {
+  const UniqueFd socket = connect(folder, line);
   try {
-    sys::write_all(socket.get(), line + "\n");
     std::string answer = sys::read_all(socket.get());
     if (!answer.ends_with('\n')) throw Error(Errc::unavailable, "it closed the connection");
     answer.pop_back();

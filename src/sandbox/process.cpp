@@ -82,12 +82,12 @@ class OutputStream : public WaitedStream {
 
 }  // namespace
 
-std::shared_ptr<Process> Process::start(std::shared_ptr<Channel> channel, const CommandSpec& spec,
-                                        Sink sink) {
+std::shared_ptr<Process> Process::start(std::shared_ptr<Channel> channel, const CommandSpec& spec, Sink sink,
+                                        Flow flow) {
   Channel& link = *channel;
   const bool store = !sink;
   auto process = std::shared_ptr<Process>(
-      new Process(std::move(channel), spec.has_input || spec.terminal, std::move(sink)));
+      new Process(std::move(channel), spec.has_input || spec.terminal, std::move(sink), flow));
   const uint32_t id = link.open_stream(process);
   process->attach(link, id);
   try {
@@ -136,7 +136,7 @@ void Process::handle(const wire::Header& header, std::string_view payload) {
       state_.tree_gone = true;
       return;
     case Type::credit:
-      if (wire::decode(payload, credit)) credit_ += credit.bytes;
+      if (wire::decode(payload, credit)) state_.input_room += credit.bytes;
       return;
     case Type::printed:
       if (wire::decode(payload, position)) printed_ = std::max(printed_, position.bytes);
@@ -154,7 +154,16 @@ void Process::on_output(uint8_t which, std::string_view bytes) {
   if (!sink_ || !relay_answered_) return;  // it is stored
   received_ += bytes.size();
   sink_(which == 0 ? 1 : 2, bytes);
-  consumed_ += static_cast<uint32_t>(bytes.size());
+  if (flow_ == Flow::by_sink) give_credit(bytes.size());
+}
+
+void Process::consumed(size_t bytes) {
+  locked([&] { give_credit(bytes); });
+}
+
+/// With the lock held.
+void Process::give_credit(size_t bytes) {
+  consumed_ += static_cast<uint32_t>(bytes);
   if (consumed_ >= wire::kWindow / 4)
     link_->send(wire::Type::credit, id(), wire::Credit{std::exchange(consumed_, 0)});
 }
@@ -179,8 +188,8 @@ size_t Process::write(std::string_view input, std::stop_token stop, Clock::time_
     const size_t wanted = std::min<size_t>(input.size() - written, wire::kDataChunk);
     wait(stop, deadline, [&](const State& state) {
       if (state.exited) return true;
-      piece = std::min(wanted, credit_);
-      credit_ -= piece;
+      piece = std::min(wanted, state_.input_room);
+      state_.input_room -= piece;
       return piece > 0;
     });
     if (piece == 0) break;

@@ -43,9 +43,13 @@ class Process : public WaitedStream {
  public:
   /// With the lock held: 1 = standard output, 2 = standard error. Must not block.
   using Sink = std::function<void(int, std::string_view)>;
+  /// When relayed output is done with: when the sink has returned, or, for a sink that only queues it, when
+  /// consumed() says so. At most wire::kWindow bytes are under way, then the command waits.
+  enum class Flow { by_sink, by_caller };
 
   /// Starts it; an empty sink means that its output is stored. Whether it could be started shows in wait().
-  static std::shared_ptr<Process> start(std::shared_ptr<Channel> channel, const CommandSpec& spec, Sink sink);
+  static std::shared_ptr<Process> start(std::shared_ptr<Channel> channel, const CommandSpec& spec, Sink sink,
+                                        Flow flow = Flow::by_sink);
   ~Process() override = default;
   /// The end of all dealings with it. A command that still runs goes on.
   void close();
@@ -56,6 +60,7 @@ class Process : public WaitedStream {
     bool exited = false;     // the main process; then `end` is set
     bool tree_gone = false;  // and all that it left running
     wire::Exited end;
+    size_t input_room = wire::kInputWindow;  // bytes that write() takes without waiting
   };
   State state() const;
   bool running() const { return !state().tree_gone; }
@@ -93,6 +98,8 @@ class Process : public WaitedStream {
   /// Where in the output the last relay began, and how far it came.
   uint64_t relay_begin() const;
   uint64_t relay_end() const;
+  /// Flow::by_caller: this much of what the sink got is done with.
+  void consumed(size_t bytes);
 
   struct Piece {
     uint64_t first = 0;    // where `bytes` begin; past what was asked for where that is not stored any more
@@ -108,14 +115,20 @@ class Process : public WaitedStream {
   bool has_input() const { return has_input_; }
 
  private:
-  Process(std::shared_ptr<Channel> channel, bool has_input, Sink sink)
-      : link_(std::move(channel)), has_input_(has_input), sink_(std::move(sink)), stored_(!sink_) {}
+  Process(std::shared_ptr<Channel> channel, bool has_input, Sink sink, Flow flow)
+      : link_(std::move(channel)),
+        has_input_(has_input),
+        flow_(flow),
+        sink_(std::move(sink)),
+        stored_(!sink_) {}
   void handle(const wire::Header& header, std::string_view payload) override;
   void on_output(uint8_t which, std::string_view bytes);
+  void give_credit(size_t bytes);
   void check() const;
 
   const std::shared_ptr<Channel> link_;
   const bool has_input_;
+  const Flow flow_;
   const Clock::time_point started_at_ = Clock::now();
   State state_;
   Sink sink_;
@@ -123,7 +136,6 @@ class Process : public WaitedStream {
   bool relay_answered_ = true;  // frames from before the answer belong to an earlier relay
   uint64_t relay_begin_ = 0, received_ = 0;
   uint64_t printed_ = 0;  // how much there is, as far as is known
-  size_t credit_ = wire::kInputWindow;
   uint32_t consumed_ = 0;
   std::mutex read_mutex_;  // the agent answers one at a time
 };

@@ -42,6 +42,14 @@ class WaitedStream : public Stream {
     changed_.notify_all();
     return true;
   }
+  /// Has whoever waits look again at what it waits for, when that depends on more than what came.
+  void look_again() {
+    {
+      const std::lock_guard lock(mutex_);
+      changed_.notify_all();
+    }
+    channel_->wake();  // it may be the one who reads
+  }
   void attach(Channel& channel, uint32_t id) {
     channel_ = &channel;
     id_ = id;

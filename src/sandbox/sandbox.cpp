@@ -210,6 +210,15 @@ EvalResult Sandbox::eval(const EvalSpec& spec) {
   return during_call([&] { return sessions_.eval(*this, spec); });
 }
 
+std::shared_ptr<Process> Sandbox::start(const ExecSpec& spec, bool has_input, Process::Sink sink) {
+  CommandSpec command = command_spec(spec, 0);
+  command.log_path.clear();
+  command.has_input = has_input;
+  command.terminal = spec.terminal.has_value();
+  if (spec.terminal) command.size = *spec.terminal;
+  return Process::start(body_.channel, command, std::move(sink), Process::Flow::by_caller);
+}
+
 /// With what outlives its call, or ran in a terminal, whose screen is the output.
 void Sandbox::go_on(const ExecSpec& spec, uint32_t number, Started started, ExecResult& result) {
   std::string title = spec.title.empty() ? spec.command : spec.title;

@@ -78,6 +78,9 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   std::string absolute(const std::string& path) const;
 
   ExecResult exec(const ExecSpec& spec);
+  /// Starts a command for a caller that deals with the process itself, within during_call(). Of `spec` what
+  /// it is to run, where, and in what terminal; nothing of what it prints is kept in the sandbox.
+  std::shared_ptr<Process> start(const ExecSpec& spec, bool has_input, Process::Sink sink);
   /// Commands that outlived their calls.
   ProcessTable& processes() noexcept { return processes_; }
   /// Code in an interpreter, and the sessions that keep one.
