@@ -15,6 +15,7 @@
 namespace hutch::agent {
 namespace {
 
+constexpr size_t kTerminalHolds = 64 * 1024;   // more than any kernel keeps in one (Linux 6.18: 12 KiB)
 constexpr uint64_t kSupervisorSlackMs = 1000;  // after the grace, before PID 1 does it itself
 
 size_t bytes_waiting(int fd) {
@@ -117,10 +118,12 @@ void Command::on_report(const Report& report, std::string_view text, Services& s
 }
 
 /// What is in the pipes now is the answer. Waiting for the end of the file instead would hang on any
-/// process that keeps the pipe; waiting for an empty pipe would never end behind `yes &`.
+/// process that keeps the pipe; waiting for an empty pipe would never end behind `yes &`. What is in a
+/// terminal cannot be asked for: the kernel passes it on in pieces, the next one when somebody reads.
 void Command::begin_drain() {
+  const bool terminal = (options_ & wire::Exec::kTerminal) != 0;
   for (Output& output : outputs_) {
-    output.owed = bytes_waiting(output.fd.get());
+    output.owed = terminal && output.fd ? kTerminalHolds : bytes_waiting(output.fd.get());
     if (output.owed > 0) output.ready = true;
   }
 }
