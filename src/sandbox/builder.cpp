@@ -14,7 +14,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr auto kStartTimeout = 30s;
+constexpr auto kBuildTimeout = 30s;
 
 void make_workdir(Sandbox& sandbox, const std::string& workdir) {
   if (workdir != "/workspace") sandbox.make_folder(workdir);
@@ -68,7 +68,7 @@ void Builder::set_state(Entry& entry, const std::string& state) {
 }
 
 void Builder::build(Entry& entry, const std::string& profile_name, const runtime::Limits& limits) {
-  const auto deadline = Clock::now() + kStartTimeout;
+  const auto deadline = Clock::now() + kBuildTimeout;
   const config::Profile& profile = config_.profiles.at(profile_name);
   runtime::Runtime& runtime =
       choose_runtime(profile.runtime != "auto" ? profile.runtime : config_.oci.runtime);

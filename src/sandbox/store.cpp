@@ -94,9 +94,9 @@ void Store::close() noexcept {
   } else {
     try {
       sys::Pipe end = sys::pipe();
-      Process::spawn({.argv = {"/proc/self/exe", "--remove", folder_},
-                      .env = {},
-                      .fds = {{lock_.get(), 3}, {end.read_end.get(), kServerEndFd}}})
+      hutch::Process::spawn({.argv = {"/proc/self/exe", "--remove", folder_},
+                             .env = {},
+                             .fds = {{lock_.get(), 3}, {end.read_end.get(), kServerEndFd}}})
           .detach();
       (void)end.write_end.release();  // closed by the end of this process
     } catch (const Error& e) {
