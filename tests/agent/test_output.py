@@ -141,6 +141,13 @@ class Terminals(support.SandboxTest):
         self.read_until(stream, b"typed\r\ntyped\r\n")
         self.assertEqual(self.client.collect(stream).exit_code, 0)
 
+    def test_lose_nothing_of_what_is_printed_right_before_the_end(self):
+        lines = b"".join(b"%d\r\n" % i for i in range(1, 2001))
+        for _ in range(30):
+            done = self.client.run("seq 1 2000", options=TERMINAL_OPTIONS)
+            self.assertEqual(len(done.out), len(lines))
+            self.assertEqual(done.out, lines)
+
     def test_change_their_size(self):
         stream = self.start("trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.05; done")
         self.read_until(stream, b"ready\r\n")
