@@ -12,20 +12,34 @@ namespace {
 constexpr char kMark = '\x1e';
 constexpr size_t kMaxAnswer = 256 << 10;
 constexpr size_t kMaxImages = 8;
+constexpr size_t kMaxPath = 4095;
+
+bool may_be_file(const std::string& path) {
+  return path.starts_with('/') && path.size() <= kMaxPath && path.find('\0') == std::string::npos;
+}
 
 }  // namespace
 
-EvalOutput::EvalOutput(std::string_view token, bool split, size_t output_limit)
-    : mark_(kMark + std::string(token)), split_(split), streams_{Part(output_limit), Part(output_limit)} {}
+EvalOutput::EvalOutput(std::string_view token, bool split, size_t output_limit, bool once)
+    : mark_(kMark + std::string(token)),
+      split_(split),
+      once_(once),
+      streams_{Part(output_limit), Part(output_limit)} {}
 
 void EvalOutput::add(int which, std::string_view bytes) {
   Part& part = streams_[which == 1 ? 0 : 1];
-  if (!complete()) add_to(part, bytes);
+  if (!complete())
+    add_to(part, bytes);
+  else if (once_)
+    part.kept.append(bytes);  // otherwise it is of the next call
   seen_ += bytes.size();
 }
 
 void EvalOutput::add_to(Part& part, std::string_view bytes) {
-  if (part.done) return;  // printed since: of the next call
+  if (part.done) {  // and the other stream is not: the call goes on
+    part.kept.append(bytes);
+    return;
+  }
   const size_t before = part.held.size();
   part.held += bytes;
   if (!part.answering) {
@@ -48,9 +62,11 @@ void EvalOutput::add_to(Part& part, std::string_view bytes) {
   const size_t start = part.held.find(mark_) + mark_.size();
   const size_t end = part.held.find(kMark, start);
   if (end == std::string::npos && part.held.size() - start < kMaxAnswer) return;
+  const size_t rest = end == std::string::npos ? part.held.size() : end + 1;
   part.done = true;
-  end_ = seen_ + (end == std::string::npos ? bytes.size() : end + 1 - before);
   if (&part == &streams_[0]) understand(std::string_view(part.held).substr(start, end - start));
+  if (complete()) end_ = seen_ + rest - before;
+  if (!complete() || once_) part.kept.append(std::string_view(part.held).substr(rest));
   part.held.clear();
 }
 
@@ -65,7 +81,8 @@ void EvalOutput::understand(std::string_view text) {
     answer.value = schema::valid_utf8(value->get_ref<const std::string&>());
   if (const auto images = fields.find("images"); images != fields.end() && images->is_array())
     for (const auto& path : *images)
-      if (path.is_string() && answer.images.size() < kMaxImages)
+      if (path.is_string() && answer.images.size() < kMaxImages &&
+          may_be_file(path.get_ref<const std::string&>()))
         answer.images.push_back(path.get<std::string>());
   answer_ = std::move(answer);
 }

@@ -21,8 +21,9 @@ class EvalOutput {
     std::vector<std::string> images;   // PNG files in the sandbox: untrusted names
   };
 
-  /// `split`: the two streams come apart, and each has its mark.
-  EvalOutput(std::string_view token, bool split, size_t output_limit);
+  /// `split`: the two streams come apart, and each has its mark. `once`: the process ends after its answer, and
+  /// what it prints on its way out belongs to the call.
+  EvalOutput(std::string_view token, bool split, size_t output_limit, bool once = false);
 
   void add(int which, std::string_view bytes);
   /// The call is over: its answer has come, and all that was printed before it.
@@ -48,7 +49,7 @@ class EvalOutput {
   void understand(std::string_view text);
 
   const std::string mark_;
-  const bool split_;
+  const bool split_, once_;
   Part streams_[2];
   std::optional<Answer> answer_;
   uint64_t seen_ = 0, end_ = 0;

@@ -190,7 +190,7 @@ EvalResult Sessions::eval(Sandbox& sandbox, const EvalSpec& spec) {
 
 EvalResult Sessions::eval_once(Sandbox& sandbox, const EvalSpec& spec) {
   const EvalRequest request{.token = sys::random_hex(kTokenBytes), .split = !spec.merge_output, .once = true};
-  EvalOutput output(request.token, request.split, spec.output_limit);
+  EvalOutput output(request.token, request.split, spec.output_limit, true);
   ExecSpec exec;
   exec.argv = interpreter_argv(spec.language);
   exec.title = fmt::format("{} code", language_name(spec.language));
