@@ -32,6 +32,15 @@ std::vector<std::string> interpreter_argv(Language language) {
   return {};
 }
 
+Error ended_before(const std::string& session, const ExecResult& end) {
+  return Error(
+             Errc::conflict,
+             fmt::format("session '{}' has ended since its last call ({}): what it knew is gone", session,
+                         end.signal != 0 ? fmt::format("signal {}", end.signal)
+                                         : fmt::format("exit code {}", end.exit_code)))
+      .hint("call sandbox_eval again: it starts a new one");
+}
+
 /// A session's process is ended without further words when it has gone astray.
 void end_process(Process& process) {
   process.end_tree(0ms);
@@ -124,6 +133,8 @@ EvalResult Interpreter::run(Sandbox& sandbox, const EvalSpec& spec) {
                   fmt::format("session '{}' still runs the code of another call", spec.session))
           .hint("wait for it, or name another `session`");
   Process& process = process_->process();
+  // The call that was waited for may have ended it.
+  if (ended()) throw ended_before(spec.session, sandbox.result_of(*process_));
   const std::string token = sys::random_hex(kTokenBytes);
   EvalOutput output(token, split_, spec.output_limit);
   process.begin_relay([&](int which, std::string_view bytes) { output.add(which, bytes); });
@@ -182,10 +193,15 @@ EvalResult Sessions::eval(Sandbox& sandbox, const EvalSpec& spec) {
   const Key key(spec.language, spec.session);
   bool is_new = false;
   const auto interpreter = find_or_start(sandbox, key, spec, is_new);
-  EvalResult result = interpreter->run(sandbox, spec);
-  result.session_new = is_new;
-  if (result.session_ended) drop(key, interpreter);
-  return result;
+  try {
+    EvalResult result = interpreter->run(sandbox, spec);
+    result.session_new = is_new;
+    if (result.session_ended) drop(key, interpreter);
+    return result;
+  } catch (...) {
+    if (interpreter->ended()) drop(key, interpreter);
+    throw;
+  }
 }
 
 EvalResult Sessions::eval_once(Sandbox& sandbox, const EvalSpec& spec) {
@@ -223,6 +239,8 @@ std::shared_ptr<Interpreter> Sessions::find_or_start(Sandbox& sandbox, const Key
     const std::lock_guard lock(mutex_);
     if (const auto it = interpreters_.find(key); it != interpreters_.end()) found = it->second;
     if (!found && interpreters_.size() >= kMaxSessions)
+      std::erase_if(interpreters_, [](const auto& entry) { return entry.second->ended(); });
+    if (!found && interpreters_.size() >= kMaxSessions)
       throw Error(Errc::limit_exceeded, fmt::format("this sandbox has {} sessions", kMaxSessions))
           .hint("end some with sandbox_process (action signal)");
   }
@@ -233,13 +251,7 @@ std::shared_ptr<Interpreter> Sessions::find_or_start(Sandbox& sandbox, const Key
   }
   if (found && found->ended()) {
     drop(key, found);
-    const ExecResult end = sandbox.result_of(found->process());
-    throw Error(
-        Errc::conflict,
-        fmt::format("session '{}' has ended since its last call ({}): what it knew is gone", key.second,
-                    end.signal != 0 ? fmt::format("signal {}", end.signal)
-                                    : fmt::format("exit code {}", end.exit_code)))
-        .hint("call sandbox_eval again: it starts a new one");
+    throw ended_before(key.second, sandbox.result_of(found->process()));
   }
   if (found) return found;
   is_new = true;
