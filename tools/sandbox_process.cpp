@@ -40,7 +40,7 @@ uint64_t printed_so_far(BackgroundProcess& process) {
   return process.process().read(UINT64_MAX, 1, Clock::now() + kAgentTimeout).printed;
 }
 
-ProcessView view_of(const sandbox::Sandbox& sandbox, BackgroundProcess& process) {
+ProcessView view_of(sandbox::Sandbox& sandbox, BackgroundProcess& process) {
   const sandbox::ExecResult result = sandbox.result_of(process);
   ProcessView view;
   view.process_id = process.number();

@@ -124,8 +124,8 @@ bool ProcessTable::empty() const {
   return entries_.empty();
 }
 
-std::vector<std::pair<uint32_t, uint64_t>> ProcessTable::take_ended() {
-  std::vector<std::pair<uint32_t, uint64_t>> told;
+std::vector<std::pair<std::shared_ptr<BackgroundProcess>, uint64_t>> ProcessTable::take_ended() {
+  std::vector<std::pair<std::shared_ptr<BackgroundProcess>, uint64_t>> told;
   std::vector<std::shared_ptr<BackgroundProcess>> forgotten;
   {
     const std::lock_guard lock(mutex_);
@@ -135,7 +135,7 @@ std::vector<std::pair<uint32_t, uint64_t>> ProcessTable::take_ended() {
       if (!state.tree_gone) continue;
       ++ended;
       if (std::exchange(entry.end_told, true)) continue;
-      told.emplace_back(number, state.end.log_bytes);
+      told.emplace_back(entry.process, state.end.log_bytes);
     }
     for (auto it = entries_.begin(); ended > kMaxEnded && it != entries_.end();) {
       if (!it->second.end_told) {

@@ -28,7 +28,9 @@ class BackgroundProcess {
   std::atomic<bool> was_signalled{false};  // by a caller
   std::atomic<bool> hidden{false};         // not in lists
   bool counts_as_use = true;               // while it runs, the sandbox is not idle
-  uint64_t oom_kills_before = 0;           // of the sandbox, when it became one
+  static constexpr uint64_t kUnknown = UINT64_MAX;
+  uint64_t oom_kills_before = 0;                   // of the sandbox, when it became one
+  std::atomic<uint64_t> oom_kills_after{kUnknown};  // and when it was first seen to have ended
 
   /// Where the next read without a place begins.
   uint64_t next_unread() const;
@@ -76,8 +78,8 @@ class ProcessTable {
   std::vector<std::shared_ptr<BackgroundProcess>> list() const;
   bool empty() const;
 
-  /// Those whose end was not told before: number, bytes of its log. Forgets the oldest that have ended.
-  std::vector<std::pair<uint32_t, uint64_t>> take_ended();
+  /// Those whose end was not told before, with the bytes of their logs. Forgets the oldest that have ended.
+  std::vector<std::pair<std::shared_ptr<BackgroundProcess>, uint64_t>> take_ended();
   /// When the last one ended, as far as is known: now while one runs that was started less than this ago.
   Clock::time_point last_activity(Clock::duration keeps_alive) const;
 

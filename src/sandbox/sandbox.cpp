@@ -239,7 +239,15 @@ void Sandbox::go_on(const ExecSpec& spec, uint32_t number, Started started, Exec
   if (over) count_log(number, result.log_bytes);
 }
 
-ExecResult Sandbox::result_of(BackgroundProcess& process) const {
+/// Counted when its end is first looked at: what the limit costs later is not its own.
+uint64_t Sandbox::oom_kills_of(BackgroundProcess& process) {
+  uint64_t unknown = BackgroundProcess::kUnknown;
+  process.oom_kills_after.compare_exchange_strong(unknown, body_.cgroup.oom_kills());
+  const uint64_t after = process.oom_kills_after;
+  return after - std::min(after, process.oom_kills_before);
+}
+
+ExecResult Sandbox::result_of(BackgroundProcess& process) {
   const Process::State state = process.process().state();
   ExecResult result;
   result.log = log_path(process.number());
@@ -254,10 +262,13 @@ ExecResult Sandbox::result_of(BackgroundProcess& process) const {
   if (state.tree_gone) result.left_running = 0;
   result.duration = std::chrono::milliseconds(state.end.ran_ms);
   const bool was_killed = result.signal == SIGKILL || result.exit_code == 128 + SIGKILL;
-  if (result.end != End::timed_out && was_killed && !process.was_signalled &&
-      body_.cgroup.oom_kills() > process.oom_kills_before) {
+  const uint64_t oom_kills = oom_kills_of(process);
+  if (result.end != End::timed_out && was_killed && !process.was_signalled && oom_kills > 0) {
     result.end = End::oom_killed;
-    result.oom_kills = body_.cgroup.oom_kills() - process.oom_kills_before;
+    result.oom_kills = oom_kills;
+    // No later command is to blame for these.
+    for (uint64_t seen = oom_kills_seen_; seen < process.oom_kills_after;)
+      if (oom_kills_seen_.compare_exchange_weak(seen, process.oom_kills_after)) break;
   }
   return result;
 }
@@ -265,7 +276,10 @@ ExecResult Sandbox::result_of(BackgroundProcess& process) const {
 /// After every call: what ended meanwhile in the background.
 void Sandbox::settle() {
   if (processes_.empty()) return;
-  for (const auto& [number, log_bytes] : processes_.take_ended()) count_log(number, log_bytes);
+  for (const auto& [process, log_bytes] : processes_.take_ended()) {
+    (void)oom_kills_of(*process);
+    count_log(process->number(), log_bytes);
+  }
 }
 
 void Sandbox::count_log(uint32_t number, uint64_t bytes) {

@@ -87,7 +87,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   EvalResult eval(const EvalSpec& spec);
   Sessions& sessions() noexcept { return sessions_; }
   /// How such a one ended, when it has.
-  ExecResult result_of(BackgroundProcess& process) const;
+  ExecResult result_of(BackgroundProcess& process);
   /// Runs `fn` as one call: the sandbox is not idle meanwhile, and when it ends under the call its cause is
   /// the error.
   template <class Fn>
@@ -132,6 +132,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Started run_with_shell(const ExecSpec& spec, CommandSpec& command);
   void go_on(const ExecSpec& spec, uint32_t number, Started started, ExecResult& result);
   void note_limits(ExecResult& result);
+  uint64_t oom_kills_of(BackgroundProcess& process);
   void settle();
   void count_log(uint32_t number, uint64_t bytes);
   void on_process_end();

@@ -169,7 +169,7 @@ EvalResult Interpreter::run(Sandbox& sandbox, const EvalSpec& spec) {
 }
 
 /// With what came between this call and the one before, of threads and children of the code.
-void Interpreter::note_output(const Sandbox& sandbox, EvalOutput& output, EvalResult& result) {
+void Interpreter::note_output(Sandbox& sandbox, EvalOutput& output, EvalResult& result) {
   constexpr size_t kMaxBetween = 4000;
   Process& process = process_->process();
   result.log = sandbox.result_of(*process_).log;

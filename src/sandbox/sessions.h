@@ -73,7 +73,7 @@ class Interpreter {
 
  private:
   void ask(const EvalSpec& spec, const std::string& token, Clock::time_point deadline);
-  void note_output(const Sandbox& sandbox, EvalOutput& output, EvalResult& result);
+  void note_output(Sandbox& sandbox, EvalOutput& output, EvalResult& result);
   bool wait_for_answer(const EvalSpec& spec, const EvalOutput& output, Clock::time_point deadline);
   bool interrupt(const EvalOutput& output);
 
