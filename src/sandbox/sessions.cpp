@@ -9,6 +9,7 @@
 #include "sandbox/drivers/drivers.h"
 #include "sandbox/sandbox.h"
 #include "schema/json.h"
+#include "schema/text.h"
 
 namespace hutch::sandbox {
 
@@ -19,6 +20,8 @@ namespace {
 constexpr auto kInterruptAgain = 250ms;  // one that comes between two steps of the driver is lost
 constexpr auto kEndTimeout = 3s;
 constexpr size_t kTokenBytes = 16;
+constexpr size_t kMaxBetween = 4000;  // bytes printed between two calls that the second one shows
+constexpr auto kReadTimeout = 10s;
 
 std::vector<std::string> interpreter_argv(Language language) {
   switch (language) {
@@ -45,6 +48,21 @@ Error ended_before(const std::string& session, const ExecResult& end) {
 void end_process(Process& process) {
   process.end_tree(0ms);
   process.wait({}, Clock::now() + kEndTimeout, [](const Process::State& state) { return state.tree_gone; });
+}
+
+/// What was printed from `first` up to `end`, or the beginning of it and where the rest is.
+std::string printed_between(Process& process, uint64_t first, uint64_t end, const std::string& log) {
+  std::string bytes =
+      process.read(first, std::min<uint64_t>(kMaxBetween, end - first), Clock::now() + kReadTimeout).bytes;
+  std::string note;
+  if (end - first > kMaxBetween) {
+    bytes.resize(whole_characters(bytes));
+    note = fmt::format("[... {} of {} bytes cut here; all of it: {} ...]\n", end - first - bytes.size(),
+                       end - first, log);
+  }
+  std::string text = schema::valid_utf8(bytes);
+  if (!text.ends_with('\n')) text += '\n';
+  return fmt::format("[printed since the last call]\n{}{}\n", text, note);
 }
 
 }  // namespace
@@ -170,22 +188,16 @@ EvalResult Interpreter::run(Sandbox& sandbox, const EvalSpec& spec) {
 
 /// With what came between this call and the one before, of threads and children of the code.
 void Interpreter::note_output(Sandbox& sandbox, EvalOutput& output, EvalResult& result) {
-  constexpr size_t kMaxBetween = 4000;
   Process& process = process_->process();
   result.log = sandbox.result_of(*process_).log;
   if (!output.complete()) output.give_up();
   const uint64_t begin = process.relay_begin(), unread = process_->next_unread();
-  if (begin > unread) {
-    const auto piece =
-        process.read(unread, std::min<uint64_t>(kMaxBetween, begin - unread), Clock::now() + 10s);
-    BoundedOutput between(kMaxBetween);
-    between.append(piece.bytes);
-    result.out = fmt::format("[printed since the last call]\n{}\n", between.text({}));
-  }
+  const bool between_cut = begin > unread && begin - unread > kMaxBetween;
+  if (begin > unread) result.out = printed_between(process, unread, begin, result.log);
   process_->set_next_unread(output.complete() ? begin + output.end() : process.relay_end());
   result.out += output.out().text(result.log);
   result.err = output.err().text(result.log);
-  result.truncated = output.out().truncated() || output.err().truncated();
+  result.truncated = between_cut || output.out().truncated() || output.err().truncated();
 }
 
 EvalResult Sessions::eval(Sandbox& sandbox, const EvalSpec& spec) {
