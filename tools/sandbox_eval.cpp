@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "base/log.h"
 #include "tools/encoding.h"
 #include "tools/eval_languages.h"
 
@@ -87,6 +88,8 @@ std::vector<mcp::Image> fetch_images(sandbox::Sandbox& sandbox, const sandbox::E
     } else if (data.starts_with(kPng)) {
       total += data.size();
       images.push_back({"image/png", base64_encode(data)});
+    } else {
+      report.notes.push_back(fmt::format("The image {} is left out: it is no PNG.", path));
     }
   }
   return images;
@@ -96,9 +99,13 @@ std::vector<mcp::Image> fetch_images(sandbox::Sandbox& sandbox, const sandbox::E
 void remove_images(sandbox::Sandbox& sandbox, const std::vector<std::string>& images) {
   std::vector<std::string> command{"rm", "-f", "--"};
   command.insert(command.end(), images.begin(), images.end());
-  sandbox.exec({.argv = std::move(command), .workdir = "/"});
   const std::string folder = images.front().substr(0, images.front().rfind('/'));
-  sandbox.exec({.argv = {"rmdir", "--", folder}, .workdir = "/"});
+  try {
+    sandbox.exec({.argv = std::move(command), .workdir = "/"});
+    sandbox.exec({.argv = {"rmdir", "--", folder}, .workdir = "/"});
+  } catch (const Error& e) {
+    log::info("{}: images are left behind: {}", sandbox.id(), e.what());  // its processes are at their limit
+  }
 }
 
 void note_session(const SandboxEvalArgs& args, const sandbox::EvalResult& evaluated, CommandReport& report) {
