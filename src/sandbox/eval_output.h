@@ -21,8 +21,8 @@ class EvalOutput {
     std::vector<std::string> images;   // PNG files in the sandbox: untrusted names
   };
 
-  /// `split`: the two streams come apart, and each has its mark. `once`: the process ends after its answer, and
-  /// what it prints on its way out belongs to the call.
+  /// `split`: the two streams come apart, and each has its mark. `once`: the process ends after its answer,
+  /// and what it prints on its way out belongs to the call.
   EvalOutput(std::string_view token, bool split, size_t output_limit, bool once = false);
 
   void add(int which, std::string_view bytes);

@@ -95,6 +95,20 @@ std::string request_bytes(const EvalSpec& spec, const EvalRequest& request) {
   return header.dump(-1, ' ', true, json::error_handler_t::replace) + "\n" + spec.code;
 }
 
+bool can_get_later(const std::map<std::string, std::string>& has,
+                   const std::map<std::string, std::string>& wanted) {
+  // Which program is started, where it looks for modules, its options, its locale and its libraries.
+  constexpr std::string_view kReadAtStart[] = {"PATH", "HOME",   "PYTHON",  "NODE",     "V8_",
+                                               "UV_",  "LD_",    "LANG",    "LC_",      "TZ",
+                                               "ICU",  "GLIBC_", "MALLOC_", "OPENSSL_", "SSL_"};
+  return std::ranges::all_of(wanted, [&](const auto& variable) {
+    const auto it = has.find(variable.first);
+    if (it != has.end() && it->second == variable.second) return true;
+    return std::ranges::none_of(kReadAtStart,
+                                [&](std::string_view begin) { return variable.first.starts_with(begin); });
+  });
+}
+
 Interpreter::Interpreter(std::shared_ptr<BackgroundProcess> process, Language language, bool split)
     : process_(std::move(process)), language_(language), split_(split) {}
 
@@ -294,6 +308,7 @@ void Sessions::start_ahead(Sandbox& sandbox, Language language, bool split,
   auto interpreter = start(sandbox, language, split, env);
   const std::lock_guard lock(mutex_);
   ahead_.push_back(std::move(interpreter));
+  ahead_env_ = env;
 }
 
 /// nullptr when there is none that lives.
@@ -309,6 +324,10 @@ std::shared_ptr<Interpreter> Sessions::take_ahead(Sandbox& sandbox, Language lan
     ahead_.erase(it);
   }
   if (found->ended()) return nullptr;
+  if (!can_get_later(ahead_env_, sandbox.about().env)) {
+    found->end();
+    return nullptr;
+  }
   found->prepare(sandbox.about().env, sandbox.about().workdir);  // it was started before these were known
   return found;
 }

@@ -55,6 +55,11 @@ struct EvalRequest {
 };
 std::string request_bytes(const EvalSpec& spec, const EvalRequest& request);
 
+/// Whether an interpreter that was started with the environment `has` can get `wanted` later: not when they
+/// differ in something that is read at the start only.
+bool can_get_later(const std::map<std::string, std::string>& has,
+                   const std::map<std::string, std::string>& wanted);
+
 /// An interpreter in a sandbox whose state lives between calls. One call at a time.
 class Interpreter {
  public:
@@ -112,6 +117,7 @@ class Sessions {
   mutable std::mutex mutex_;
   std::map<Key, std::shared_ptr<Interpreter>> interpreters_;
   std::vector<std::shared_ptr<Interpreter>> ahead_;
+  std::map<std::string, std::string> ahead_env_;  // that they were started with
 };
 
 }  // namespace hutch::sandbox

@@ -31,7 +31,8 @@ EvalOutput fed(const std::string& all, size_t size = std::string::npos) {
 TEST_SUITE("output and answer of evaluated code") {
   TEST_CASE("an answer is found wherever the stream is cut") {
     const std::string printed = "one\n\x1e two", next = "of the next call";
-    const std::string all = printed + answer_of(R"({"exit_code":3,"value":"4\u00e9","images":["/tmp/1.png"]})");
+    const std::string all =
+        printed + answer_of(R"({"exit_code":3,"value":"4\u00e9","images":["/tmp/1.png"]})");
     for (size_t cut = 0; cut <= all.size(); ++cut) {
       CAPTURE(cut);
       EvalOutput output(kToken, false, 10'000);
@@ -197,7 +198,8 @@ TEST_SUITE("output and answer of evaluated code") {
   TEST_CASE("answers that are not what they should be do no harm") {
     for (const std::string& text : std::initializer_list<std::string>{
              "", "null", "[]", "17", "\"text\"", "{", "{]", "{\"exit_code\":0", "{\"exit_code\":}", "{} {}",
-             std::string(100'000, '['), "{\"a\":" + std::string(100'000, '[') + std::string(100'000, ']') + "",
+             std::string(100'000, '['),
+             "{\"a\":" + std::string(100'000, '[') + std::string(100'000, ']') + "",
              std::string("{\"value\":\"\xff\xfe\"}"), std::string("{\"value\":\"a\0b\"}", 15)}) {
       const EvalOutput output = fed(answer_of(text));
       CAPTURE(text.substr(0, 40));
@@ -218,7 +220,8 @@ TEST_SUITE("output and answer of evaluated code") {
     CHECK_FALSE(answer(R"({"value":null})").value);
     CHECK(answer(R"({"images":"/tmp/a"})").images.empty());
     CHECK(answer(R"({"images":[1,null,["/a"],"/tmp/a"]})").images == std::vector<std::string>{"/tmp/a"});
-    for (const char* code : {"-1", "256", "99999999999999999999999", "18446744073709551615", "1.5", "-9e99"}) {
+    for (const char* code :
+         {"-1", "256", "99999999999999999999999", "18446744073709551615", "1.5", "-9e99"}) {
       CAPTURE(code);
       const int got = answer(std::string("{\"exit_code\":") + code + "}").exit_code;
       CHECK(got >= 0);
@@ -228,9 +231,11 @@ TEST_SUITE("output and answer of evaluated code") {
   }
 
   TEST_CASE("names of images are absolute paths, and not too many") {
-    const auto images = [](const json& names) { return fed(answer_of(json{{"images", names}}.dump())).answer()->images; };
-    CHECK(images({"", "a.png", "../b.png", std::string("/tmp/a\0b", 8), "/tmp/" + std::string(5000, 'x'), "/tmp/é.png"}) ==
-          std::vector<std::string>{"/tmp/é.png"});
+    const auto images = [](const json& names) {
+      return fed(answer_of(json{{"images", names}}.dump())).answer()->images;
+    };
+    CHECK(images({"", "a.png", "../b.png", std::string("/tmp/a\0b", 8), "/tmp/" + std::string(5000, 'x'),
+                  "/tmp/é.png"}) == std::vector<std::string>{"/tmp/é.png"});
     json many = json::array();
     for (int i = 0; i < 100; ++i) many.push_back("/tmp/" + std::to_string(i));
     CHECK(images(many).size() == 8);
@@ -289,7 +294,8 @@ TEST_SUITE("requests to interpreters") {
   }();
 
   TEST_CASE("the header is one line of ASCII, and the code follows as it is") {
-    const EvalRequest request{.token = kToken, .split = true, .once = true, .env = {{"A", "é\n\"\xff"}}, .workdir = "/w ü"};
+    const EvalRequest request{
+        .token = kToken, .split = true, .once = true, .env = {{"A", "é\n\"\xff"}}, .workdir = "/w ü"};
     const std::string bytes = request_bytes(spec, request);
     const size_t line = bytes.find('\n');
     REQUIRE(line != std::string::npos);
@@ -311,6 +317,24 @@ TEST_SUITE("requests to interpreters") {
     CHECK_FALSE(header.contains("env"));
     CHECK_FALSE(header.contains("workdir"));
     CHECK(header.at("once") == false);
+  }
+
+  TEST_CASE("an interpreter that was started ahead fits unless it would have read something at its start") {
+    const std::map<std::string, std::string> has = {{"PATH", "/bin"}, {"HOME", "/root"}};
+    const auto fits = [&](const char* name, const char* value) {
+      auto wanted = has;
+      wanted[name] = value;
+      return can_get_later(has, wanted);
+    };
+    CHECK(can_get_later(has, has));
+    CHECK(fits("GREETING", "hi"));
+    CHECK(fits("PATH", "/bin"));
+    CHECK(fits("TMPDIR", "/var/tmp"));
+    for (const char* name :
+         {"PATH", "HOME", "PYTHONPATH", "PYTHONHASHSEED", "NODE_OPTIONS", "LD_PRELOAD", "TZ", "LC_ALL"}) {
+      CAPTURE(name);
+      CHECK_FALSE(fits(name, "other"));
+    }
   }
 
   TEST_CASE("bash code with a NUL is refused, and other code is not") {
