@@ -130,6 +130,7 @@ void Process::handle(const wire::Header& header, std::string_view payload) {
       return on_output(header.flags, payload);
     case Type::exited:
       state_.exited = wire::decode(payload, state_.end);
+      if (state_.exited) sink_ = nullptr;  // its caller may be gone, whatever the agent still sends
       printed_ = std::max(printed_, state_.end.printed_bytes);
       return;
     case Type::tree_gone:
@@ -221,12 +222,13 @@ uint64_t Process::relay_end() const {
 }
 
 uint64_t Process::end_relay() {
-  link_->send(wire::Type::relay, id(), wire::Relay{0});
-  return locked([&] {
-    sink_ = nullptr;
+  const uint64_t end = locked([&] {
+    sink_ = nullptr;  // first: the sandbox may have ended, and then nothing can be sent
     stored_ = true;
     return received_;
   });
+  link_->send(wire::Type::relay, id(), wire::Relay{0});
+  return end;
 }
 
 Process::Piece Process::read(uint64_t from, size_t max_bytes, Clock::time_point deadline) {

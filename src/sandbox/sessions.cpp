@@ -169,10 +169,10 @@ EvalResult Interpreter::run(Sandbox& sandbox, const EvalSpec& spec) {
   if (ended()) throw ended_before(spec.session, sandbox.result_of(*process_));
   const std::string token = sys::random_hex(kTokenBytes);
   EvalOutput output(token, split_, spec.output_limit);
-  process.begin_relay([&](int which, std::string_view bytes) { output.add(which, bytes); });
   EvalResult result;
   bool answered = false;
   try {
+    process.begin_relay([&](int which, std::string_view bytes) { output.add(which, bytes); });
     ask(spec, token, deadline);
     answered = wait_for_answer(spec, output, deadline);
     if (!answered && !process.state().exited) {
