@@ -55,15 +55,23 @@ Process::Piece BackgroundProcess::read(std::optional<uint64_t> from, size_t max_
   return piece;
 }
 
+/// A terminal takes some 10 MB/s, a program prints more. What comes while it takes is for the next time, and
+/// of much it takes the first, in which a program sets its modes, and the last.
 void BackgroundProcess::feed(Clock::time_point deadline) {
-  constexpr size_t kPiece = 1 << 20;
-  for (;;) {
-    const Process::Piece piece = process_->read(fed_, kPiece, deadline);
+  constexpr size_t kPiece = 256 << 10;
+  constexpr uint64_t kLast = 512 << 10;
+  constexpr std::string_view kCancel = "\x18";  // of a control sequence that the gap cut
+  const uint64_t printed = process_->read(UINT64_MAX, 1, deadline).printed;
+  for (bool first = true; fed_ < printed; first = false) {
+    const uint64_t from = first || printed - fed_ <= kLast ? fed_ : printed - kLast;
+    const Process::Piece piece = process_->read(from, kPiece, deadline);
+    if (piece.first > fed_) (void)terminal_->feed(kCancel);
+    skipped_ += piece.first - fed_;
     const std::string answer = terminal_->feed(piece.bytes);
     fed_ = piece.first + piece.bytes.size();
     // A program that does not read its terminal misses the answer; it does not hold us up.
     if (!answer.empty() && !process_->state().exited) process_->write(answer, {}, Clock::now() + 100ms);
-    if (piece.bytes.empty() || fed_ >= piece.printed) break;
+    if (piece.bytes.empty()) break;
   }
   set_next_unread(fed_);
 }
@@ -71,7 +79,7 @@ void BackgroundProcess::feed(Clock::time_point deadline) {
 BackgroundProcess::View BackgroundProcess::view(Clock::time_point deadline) {
   const std::lock_guard lock(terminal_mutex_);
   feed(deadline);
-  return {terminal_->screen(), terminal_->take_scrolled()};
+  return {terminal_->screen(), terminal_->take_scrolled(), std::exchange(skipped_, 0)};
 }
 
 std::string BackgroundProcess::keys(std::string_view text, Clock::time_point deadline) {
@@ -82,6 +90,7 @@ std::string BackgroundProcess::keys(std::string_view text, Clock::time_point dea
 
 std::string text_of(const BackgroundProcess::View& view) {
   std::string text;
+  if (view.skipped_bytes > 0) text += fmt::format("[... {} bytes not shown ...]\n", view.skipped_bytes);
   if (view.scrolled.dropped > 0) text += fmt::format("[... {} lines above ...]\n", view.scrolled.dropped);
   for (const auto* lines : {&view.scrolled.lines, &view.screen.lines})
     for (const std::string& line : *lines) text += line + "\n";

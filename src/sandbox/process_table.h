@@ -43,6 +43,7 @@ class BackgroundProcess {
   struct View {
     Screen screen;
     Scrolled scrolled;
+    uint64_t skipped_bytes = 0;  // of much output, since the last call
   };
   View view(Clock::time_point deadline);
   /// What its keyboard sends for these keys.
@@ -59,7 +60,7 @@ class BackgroundProcess {
   uint64_t next_unread_;
   std::mutex read_mutex_, terminal_mutex_;
   std::optional<Terminal> terminal_;
-  uint64_t fed_ = 0;  // bytes that the terminal has seen
+  uint64_t fed_ = 0, skipped_ = 0;  // bytes that the terminal has seen, has missed since the last view
 };
 
 /// The lines that scrolled off and those of the screen.
