@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "base/sys.h"
+#include "sandbox/output.h"
 #include "sandbox/ping.h"
 
 namespace hutch::sandbox {
@@ -229,7 +230,12 @@ void Sandbox::go_on(const ExecSpec& spec, uint32_t number, Started started, Exec
   process->oom_kills_before = body_.cgroup.oom_kills();
   process->hidden = spec.hidden;
   process->counts_as_use = !spec.hidden;
-  if (spec.terminal && !spec.background) result.out = text_of(process->view(Clock::now() + kFileTimeout));
+  if (spec.terminal && !spec.background) {
+    BoundedOutput screen(spec.output_limit);
+    screen.append(text_of(process->view(Clock::now() + kFileTimeout)));
+    result.out = screen.text(result.log);
+    result.truncated = screen.truncated();
+  }
   const bool over = result.end != End::running && result.left_running == 0;
   if (!over) result.process_id = number;
   if (over)
