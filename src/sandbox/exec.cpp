@@ -161,6 +161,7 @@ Started run_command(const std::shared_ptr<Channel>& channel, CommandSpec command
   } else if (wait_for_main(*process, spec, captured, end)) {
     note_end(process->state().end, result);
     goes_on = result.left_running > 0 || command.terminal;
+    if (goes_on && !store) process->end_relay();  // whatever the agent sends: `captured` is gone then
     started.next_unread = process->state().end.printed_bytes;
   } else if (spec.stop.stop_requested()) {
     end_command(*process, result, End::cancelled);
