@@ -119,6 +119,10 @@ void write(const Call& call, SandboxProcessResult& result) {
         .hint("start it with `background` or `tty` to write to it");
   if (process.state().exited)
     throw Error(Errc::conflict, fmt::format("process {} has ended", call.process->number()));
+  if (process.input_ended())
+    throw Error(Errc::conflict,
+                fmt::format("process {} was given the end of its standard input", call.process->number()))
+        .hint("a process that is started without `stdin` takes input until `eof`");
   const uint64_t before = printed_so_far(*call.process);
   std::string input = call.args.input;
   if (call.screen()) input = call.process->keys(input, Clock::now() + kAgentTimeout);

@@ -201,6 +201,7 @@ size_t Process::write(std::string_view input, std::stop_token stop, Clock::time_
 }
 
 void Process::end_input() {
+  locked([&] { input_ended_ = true; });
   link_->send_bytes(wire::Type::input_end, id());
 }
 

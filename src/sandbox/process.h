@@ -113,6 +113,10 @@ class Process : public WaitedStream {
 
   Clock::time_point started_at() const { return started_at_; }
   bool has_input() const { return has_input_; }
+  /// end_input() was called.
+  bool input_ended() const {
+    return locked([&] { return input_ended_; });
+  }
 
  private:
   Process(std::shared_ptr<Channel> channel, bool has_input, Sink sink, Flow flow)
@@ -134,6 +138,7 @@ class Process : public WaitedStream {
   Sink sink_;
   bool stored_ = false;         // was so at some time: the agent then keeps it until it is told to forget
   bool relay_answered_ = true;  // frames from before the answer belong to an earlier relay
+  bool input_ended_ = false;
   uint64_t relay_begin_ = 0, received_ = 0;
   uint64_t printed_ = 0;  // how much there is, as far as is known
   uint32_t consumed_ = 0;
