@@ -29,7 +29,7 @@ class BackgroundProcess {
   std::atomic<bool> hidden{false};         // not in lists
   bool counts_as_use = true;               // while it runs, the sandbox is not idle
   static constexpr uint64_t kUnknown = UINT64_MAX;
-  uint64_t oom_kills_before = 0;                    // of the sandbox, when it became one
+  uint64_t oom_kills_before = 0;                    // of the sandbox, when it was started
   std::atomic<uint64_t> oom_kills_after{kUnknown};  // and when it was first seen to have ended
 
   /// Where the next read without a place begins.

@@ -177,12 +177,12 @@ void Sandbox::rethrow(const Error& error) {
       .hint("make a new one with sandbox_create, or leave sandbox_id out to use the default sandbox");
 }
 
-/// Which limits a command that failed ran into. The kernel counts per sandbox: what was counted since the
-/// last look is put down to this command.
-void Sandbox::note_limits(ExecResult& result) {
+/// Which limits a command that failed ran into. The kernel counts per sandbox: what it killed while the
+/// command ran, and what it refused since the last look, is put down to this command.
+void Sandbox::note_limits(uint64_t oom_kills_before, ExecResult& result) {
   if (result.exit_code == 0) return;
-  const uint64_t kills = body_.cgroup.oom_kills(), refused = body_.cgroup.pids_refused();
-  result.oom_kills = kills - oom_kills_seen_.exchange(kills);
+  const uint64_t refused = body_.cgroup.pids_refused();
+  result.oom_kills = body_.cgroup.oom_kills() - oom_kills_before;
   result.pids_refused = refused - pids_refused_seen_.exchange(refused);
   const bool was_killed = result.signal == SIGKILL || result.exit_code == 128 + SIGKILL;
   if (was_killed && result.oom_kills > 0 && result.end != End::timed_out && result.end != End::cancelled)
@@ -193,13 +193,14 @@ ExecResult Sandbox::exec(const ExecSpec& spec) {
   return during_call([&] {
     const uint32_t number = next_command_++;
     CommandSpec command = command_spec(spec, number);
+    const uint64_t oom_kills_before = body_.cgroup.oom_kills();
     Started started =
         spec.argv.empty() ? run_with_shell(spec, command) : run_command(body_.channel, command, spec);
     ExecResult result = std::move(started.result);
-    if (result.end != End::running) note_limits(result);
+    if (result.end != End::running) note_limits(oom_kills_before, result);
     if (result.log_bytes > 0 || started.process) result.log = command.log_path;
     if (started.process)
-      go_on(spec, number, std::move(started), result);
+      go_on(spec, number, oom_kills_before, std::move(started), result);
     else
       count_log(number, result.log_bytes);
     settle();
@@ -221,13 +222,14 @@ std::shared_ptr<Process> Sandbox::start(const ExecSpec& spec, bool has_input, Pr
 }
 
 /// With what outlives its call, or ran in a terminal, whose screen is the output.
-void Sandbox::go_on(const ExecSpec& spec, uint32_t number, Started started, ExecResult& result) {
+void Sandbox::go_on(const ExecSpec& spec, uint32_t number, uint64_t oom_kills_before, Started started,
+                    ExecResult& result) {
   std::string title = spec.title.empty() ? spec.command : spec.title;
   if (title.empty())
     for (const auto& word : spec.argv) title += (title.empty() ? "" : " ") + word;
   const auto process = std::make_shared<BackgroundProcess>(number, std::move(title), started.process,
                                                            spec.terminal, started.next_unread);
-  process->oom_kills_before = body_.cgroup.oom_kills();
+  process->oom_kills_before = oom_kills_before;
   process->hidden = spec.hidden;
   process->counts_as_use = !spec.hidden;
   if (spec.terminal && !spec.background) {
@@ -272,9 +274,6 @@ ExecResult Sandbox::result_of(BackgroundProcess& process) {
   if (result.end != End::timed_out && was_killed && !process.was_signalled && oom_kills > 0) {
     result.end = End::oom_killed;
     result.oom_kills = oom_kills;
-    // No later command is to blame for these.
-    for (uint64_t seen = oom_kills_seen_; seen < process.oom_kills_after;)
-      if (oom_kills_seen_.compare_exchange_weak(seen, process.oom_kills_after)) break;
   }
   return result;
 }

@@ -130,8 +130,9 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   [[noreturn]] void rethrow(const Error& error);
   CommandSpec command_spec(const ExecSpec& spec, uint32_t number) const;
   Started run_with_shell(const ExecSpec& spec, CommandSpec& command);
-  void go_on(const ExecSpec& spec, uint32_t number, Started started, ExecResult& result);
-  void note_limits(ExecResult& result);
+  void go_on(const ExecSpec& spec, uint32_t number, uint64_t oom_kills_before, Started started,
+             ExecResult& result);
+  void note_limits(uint64_t oom_kills_before, ExecResult& result);
   uint64_t oom_kills_of(BackgroundProcess& process);
   void settle();
   void count_log(uint32_t number, uint64_t bytes);
@@ -145,7 +146,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
 
   std::atomic<bool> ended_{false}, no_bash_{false};
   std::atomic<uint32_t> next_command_{1};
-  std::atomic<uint64_t> oom_kills_seen_{0}, pids_refused_seen_{0};
+  std::atomic<uint64_t> pids_refused_seen_{0};
   Clock::time_point started_ = Clock::now();  // of its lifetime
   mutable std::mutex mutex_;
   std::string cause_;
