@@ -73,12 +73,12 @@ void BackgroundProcess::feed(Clock::time_point deadline) {
     if (!answer.empty() && !process_->state().exited) process_->write(answer, {}, Clock::now() + 100ms);
     if (piece.bytes.empty()) break;
   }
-  set_next_unread(fed_);
 }
 
 BackgroundProcess::View BackgroundProcess::view(Clock::time_point deadline) {
   const std::lock_guard lock(terminal_mutex_);
   feed(deadline);
+  set_next_unread(fed_);
   return {terminal_->screen(), terminal_->take_scrolled(), std::exchange(skipped_, 0)};
 }
 
