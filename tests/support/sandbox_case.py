@@ -66,13 +66,18 @@ class HutchCase(unittest.TestCase):
     def setUpClass(cls):
         if not os.path.exists(HUTCH):
             raise AssertionError(f"no binary {HUTCH}: build first or set $HUTCH")
-        cls.home = tempfile.mkdtemp(prefix="hutch-test-")
-        cls.addClassCleanup(shutil.rmtree, cls.home, ignore_errors=True)
+        cls.home = cls.data_folder()
         cls.before = leaks.snapshot(cls.home)
 
     @classmethod
     def tearDownClass(cls):
         leaks.wait_clean(cls.before, cls.home)
+
+    @classmethod
+    def data_folder(cls):
+        folder = tempfile.mkdtemp(prefix="hutch-test-")
+        cls.addClassCleanup(shutil.rmtree, folder, ignore_errors=True)
+        return folder
 
     @classmethod
     def env(cls, **extra):
