@@ -108,8 +108,7 @@ void show(const Call& call, SandboxProcessResult& result) {
 
 void read(const Call& call, SandboxProcessResult& result) {
   const int64_t cursor = call.args.cursor.value_or(static_cast<int64_t>(call.process->next_unread()));
-  if (call.args.wait_s && cursor >= 0)
-    wait_for_output(call, static_cast<uint64_t>(cursor), call.deadline(0));
+  if (call.args.wait_s && cursor >= 0) wait_for_output(call, static_cast<uint64_t>(cursor), call.deadline(0));
   show(call, result);
 }
 

@@ -36,11 +36,10 @@ std::vector<std::string> interpreter_argv(Language language) {
 }
 
 Error ended_before(const std::string& session, const ExecResult& end) {
-  return Error(
-             Errc::conflict,
-             fmt::format("session '{}' has ended since its last call ({}): what it knew is gone", session,
-                         end.signal != 0 ? fmt::format("signal {}", end.signal)
-                                         : fmt::format("exit code {}", end.exit_code)))
+  return Error(Errc::conflict,
+               fmt::format("session '{}' has ended since its last call ({}): what it knew is gone", session,
+                           end.signal != 0 ? fmt::format("signal {}", end.signal)
+                                           : fmt::format("exit code {}", end.exit_code)))
       .hint("call sandbox_eval again: it starts a new one");
 }
 
