@@ -79,6 +79,8 @@ AttachClient::AttachClient(UniqueFd server, std::string_view received, UniqueFd 
 }
 
 AttachClient::End AttachClient::run() {
+  // It may have changed since the request, when nobody was told.
+  if (terminal_) send(attach::Type::resize, wire::encode(terminal_size()));
   take_frames();
   while (!end_) wait();
   return std::move(*end_);

@@ -115,8 +115,10 @@ std::optional<int> refused(const std::string& answer) {
   return code;
 }
 
-AttachClient::End attach_to(UniqueFd server, std::string_view received, UniqueFd signals,
+AttachClient::End attach_to(UniqueFd server, std::string_view received,
                             const sandbox::AttachRequest& request) {
+  // Not before: until now a signal ends us, and with us the command.
+  UniqueFd signals = watch_signals(request.terminal);
   std::optional<RawTerminal> raw;
   if (request.terminal) raw.emplace(STDIN_FILENO);
   return AttachClient(std::move(server), received, std::move(signals), request.input, request.terminal).run();
@@ -139,11 +141,10 @@ int exec(const Options& options) {
     throw Error(Errc::invalid_argument, "the command line is longer than 256 KiB")
         .hint("`hutch exec -i` passes data on as standard input");
 
-  UniqueFd signals = watch_signals(request.terminal);
   UniqueFd server = sandbox::ControlSocket::connect(sandbox.server.folder, line);
   const auto [answer, received] = read_answer(server.get());
   if (const auto code = refused(answer)) return *code;
-  const auto end = attach_to(std::move(server), received, std::move(signals), request);
+  const auto end = attach_to(std::move(server), received, request);
   if (!end.message.empty()) fmt::print(stderr, "hutch: {}\n", end.message);
   return end.exit_code >= 0 ? end.exit_code : kHutchFailed;
 }
