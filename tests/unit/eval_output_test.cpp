@@ -7,6 +7,7 @@
 #include "sandbox/sessions.h"
 #include "schema/json.h"
 
+using hutch::json;
 using namespace hutch::sandbox;
 
 namespace {

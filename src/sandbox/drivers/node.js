@@ -330,7 +330,7 @@
 
   // -- requests ------------------------------------------------------------------------------------------------------------
   const input = new net.Socket({ fd: REQUESTS, readable: true, writable: false });
-  let pending = [], length = 0, header = null, busy = false, first = true;
+  let pending = [], length = 0, header = null, busy = false, first = true, once = false;
 
   /** The next `bytes` bytes, once they are there. */
   const take = (bytes) => {
@@ -354,6 +354,7 @@
     const wasFirst = first;
     first = false;
     if (request.once) {
+      once = true;
       input.unref();
     } else if (wasFirst) {
       // What is left running by one call must not end the others.
@@ -377,6 +378,8 @@
   // The code has left, or in a fresh process there is nothing more to wait for.
   process.on('exit', (code) => call && respond({ exit_code: code, ended: true }));
   input.on('data', (data) => { pending.push(data); length += data.length; next(); });
-  input.on('end', () => process.exit(0));
-  input.on('error', () => process.exit(0));
+  // A single request is followed by the end of input at once, which is not the end of its code.
+  const end = () => { if (!once) process.exit(0); };
+  input.on('end', end);
+  input.on('error', end);
 })();
