@@ -84,6 +84,8 @@ void EvalOutput::understand(std::string_view text) {
       if (path.is_string() && answer.images.size() < kMaxImages &&
           may_be_file(path.get_ref<const std::string&>()))
         answer.images.push_back(path.get<std::string>());
+  if (const auto ended = fields.find("ended"); ended != fields.end() && ended->is_boolean())
+    answer.ended = ended->get<bool>();
   answer_ = std::move(answer);
 }
 

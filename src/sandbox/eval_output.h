@@ -19,6 +19,7 @@ class EvalOutput {
     int exit_code = 0;
     std::optional<std::string> value;  // of the last expression, as the language shows it
     std::vector<std::string> images;   // PNG files in the sandbox: untrusted names
+    bool ended = false;                // the code has ended its process, which is going
   };
 
   /// `split`: the two streams come apart, and each has its mark. `once`: the process ends after its answer,

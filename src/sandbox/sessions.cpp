@@ -179,6 +179,8 @@ EvalResult Interpreter::run(Sandbox& sandbox, const EvalSpec& spec) {
       answered = result.interrupted = interrupt(output);
       if (!answered) end_process(process);
     }
+    if (answered && output.answer() && output.answer()->ended)
+      answered = !process.wait({}, Clock::now() + kGrace, [](const auto& state) { return state.exited; });
   } catch (...) {
     process.end_relay();  // `output` is of this call
     throw;
@@ -189,6 +191,7 @@ EvalResult Interpreter::run(Sandbox& sandbox, const EvalSpec& spec) {
     static_cast<ExecResult&>(result) = sandbox.result_of(*process_);
     if (why != End::exited) result.end = why;
     result.session_ended = true;
+    result.interrupted = false;
   } else if (output.answer()) {
     result.exit_code = output.answer()->exit_code;
     result.value = output.answer()->value;

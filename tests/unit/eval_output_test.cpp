@@ -229,6 +229,8 @@ TEST_SUITE("output and answer of evaluated code") {
       CHECK(got <= 255);
     }
     CHECK(answer(R"({"exit_code":1,"exit_code":2})").exit_code == 2);
+    CHECK(answer(R"({"ended":true})").ended);
+    CHECK_FALSE(answer(R"({"ended":1})").ended);
   }
 
   TEST_CASE("names of images are absolute paths, and not too many") {
