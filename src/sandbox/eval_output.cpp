@@ -64,7 +64,8 @@ void EvalOutput::add_to(Part& part, std::string_view bytes) {
   if (end == std::string::npos && part.held.size() - start < kMaxAnswer) return;
   const size_t rest = end == std::string::npos ? part.held.size() : end + 1;
   part.done = true;
-  if (&part == &streams_[0]) understand(std::string_view(part.held).substr(start, end - start));
+  if (&part == &streams_[0] && end != std::string::npos && end - start <= kMaxAnswer)
+    understand(std::string_view(part.held).substr(start, end - start));
   if (complete()) end_ = seen_ + rest - before;
   if (!complete() || once_) part.kept.append(std::string_view(part.held).substr(rest));
   part.held.clear();

@@ -193,7 +193,7 @@ TEST_SUITE("output and answer of evaluated code") {
   TEST_CASE("a whole answer that is too long is not understood either") {
     const EvalOutput output = fed(answer_of("{\"value\":\"" + std::string(1 << 20, 'x') + "\"}"));
     CHECK(output.complete());
-    CHECK_FALSE((output.answer() && output.answer()->value && output.answer()->value->size() > (256u << 10)));
+    CHECK_FALSE(output.answer());
   }
 
   TEST_CASE("answers that are not what they should be do no harm") {
