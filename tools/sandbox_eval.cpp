@@ -132,6 +132,8 @@ Language language_of(const SandboxEvalArgs& args, sandbox::Sandbox& sandbox) {
 SandboxEvalResult run(const SandboxEvalArgs& args, Services& services, mcp::CallContext& context) {
   if (args.restart && args.session.empty())
     throw Error(Errc::invalid_argument, "'restart' is given without 'session'");
+  if (one_line(args.session) != args.session)
+    throw Error(Errc::invalid_argument, "'session' holds control characters");
   const Target target = find_target(services, args.sandbox_id);
   sandbox::Sandbox& sandbox = *target.sandbox;
   const Language language = language_of(args, sandbox);
@@ -149,6 +151,10 @@ SandboxEvalResult run(const SandboxEvalArgs& args, Services& services, mcp::Call
       const auto evaluated = run_interpreter(args, *language.interpreter, name, services, sandbox, context);
       result.report = report_of(evaluated, target);
       result.report.interrupted = evaluated.interrupted;
+      constexpr int kNoProgram = 127;  // as a shell says it
+      if (language.name == "javascript" && evaluated.end == sandbox::End::exited &&
+          evaluated.exit_code == kNoProgram)
+        result.report.notes.push_back("javascript code needs node in the sandbox: hutch doctor shows how.");
       result.value = evaluated.value;
       note_session(args, evaluated, result.report);
       result.images = fetch_images(sandbox, evaluated, result.report, context.stop());

@@ -74,6 +74,22 @@ void wait_for_output(const Call& call, uint64_t more_than, Clock::time_point dea
   }
 }
 
+/// What interpreters answer to sandbox_eval stands in their output between two marks, with 32 digits in
+/// front.
+std::string without_answers(std::string text) {
+  constexpr char kMark = '\x1e';
+  constexpr size_t kToken = 32;
+  for (size_t start = 0; (start = text.find(kMark, start)) != std::string::npos;) {
+    const size_t end = text.find(kMark, start + 1);
+    const bool token = text.find_first_not_of("0123456789abcdef", start + 1) >= start + 1 + kToken;
+    if (end == std::string::npos || end - start <= kToken || !token)
+      ++start;
+    else
+      text.erase(start, end + 1 - start);
+  }
+  return text;
+}
+
 /// The part of the output that the result has room for: bytes here, as places in the output are.
 void add_output(const Call& call, SandboxProcessResult& result) {
   std::optional<uint64_t> from;
@@ -86,7 +102,7 @@ void add_output(const Call& call, SandboxProcessResult& result) {
   const uint64_t wanted = from.value_or(call.process->next_unread());
   const auto piece = call.process->read(from, call.output_limit, Clock::now() + kAgentTimeout);
   const uint64_t next = piece.first + piece.bytes.size();
-  result.output = schema::valid_utf8(piece.bytes);
+  result.output = schema::valid_utf8(without_answers(piece.bytes));
   result.cursor = static_cast<int64_t>(next);
   if (piece.printed > next) result.bytes_left = static_cast<int64_t>(piece.printed - next);
   if (piece.first > wanted) result.bytes_skipped = static_cast<int64_t>(piece.first - wanted);

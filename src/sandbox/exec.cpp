@@ -164,6 +164,9 @@ Started run_command(const std::shared_ptr<Channel>& channel, CommandSpec command
     if (goes_on && !store) process->end_relay();  // whatever the agent sends: `captured` is gone then
     started.next_unread = process->state().end.printed_bytes;
   } else if (spec.stop.stop_requested()) {
+    // Nobody waits for what it printed any more, but it can be asked for.
+    goes_on = !spec.on_output;
+    if (goes_on) process->end_relay();
     end_command(*process, result, End::cancelled);
   } else if (spec.yield && Clock::now() >= start + *spec.yield) {
     result.end = End::running;
@@ -172,7 +175,7 @@ Started run_command(const std::shared_ptr<Channel>& channel, CommandSpec command
   } else {
     end_command(*process, result, End::timed_out);  // the agent should have: it is late
   }
-  if (spec.background) result.end = End::running;
+  if (spec.background && goes_on) result.end = End::running;
   if (command.terminal || spec.background) started.next_unread = 0;
   process->locked([&] {
     result.out = captured.out.text(command.log_path);

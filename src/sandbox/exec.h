@@ -62,7 +62,7 @@ struct ExecResult {
   uint64_t cpu_us = 0, max_rss_kib = 0;
   uint64_t pids_refused = 0;  // processes that its pids limit refused
   uint64_t oom_kills = 0;     // processes that its memory limit cost, the main one or others
-  /// Set when something of it still runs. Otherwise 0.
+  /// Set when something of it still runs, otherwise 0.
   uint32_t process_id = 0;
 };
 

@@ -26,6 +26,7 @@ class BackgroundProcess {
   bool has_terminal() const { return terminal_.has_value(); }
 
   std::atomic<bool> was_signalled{false};  // by a caller
+  bool was_cancelled = false;              // its call was, and it with that
   std::atomic<bool> hidden{false};         // not in lists
   bool counts_as_use = true;               // while it runs, the sandbox is not idle
   static constexpr uint64_t kUnknown = UINT64_MAX;

@@ -232,19 +232,18 @@ void Sandbox::go_on(const ExecSpec& spec, uint32_t number, uint64_t oom_kills_be
   process->oom_kills_before = oom_kills_before;
   process->hidden = spec.hidden;
   process->counts_as_use = !spec.hidden;
-  if (spec.terminal && !spec.background) {
+  process->was_cancelled = result.end == End::cancelled;
+  if (spec.terminal && !spec.background && !process->was_cancelled) {
     BoundedOutput screen(spec.output_limit);
     screen.append(text_of(process->view(Clock::now() + kFileTimeout)));
     result.out = screen.text(result.log);
     result.truncated = screen.truncated();
   }
-  const bool over = result.end != End::running && result.left_running == 0;
-  if (!over) result.process_id = number;
-  if (over)
-    process->process().close();
-  else
-    processes_.add(process);
-  if (over) count_log(number, result.log_bytes);
+  const bool runs = result.end == End::running || result.left_running > 0;
+  if (runs) result.process_id = number;
+  if (runs || process->was_cancelled) return processes_.add(process);
+  process->process().close();
+  count_log(number, result.log_bytes);
 }
 
 /// Counted when its end is first looked at: what the limit costs later is not its own.
@@ -267,11 +266,13 @@ ExecResult Sandbox::result_of(BackgroundProcess& process) {
     return result;
   }
   note_end(state.end, result);
+  if (process.was_cancelled) result.end = End::cancelled;
   if (state.tree_gone) result.left_running = 0;
   result.duration = std::chrono::milliseconds(state.end.ran_ms);
   const bool was_killed = result.signal == SIGKILL || result.exit_code == 128 + SIGKILL;
   const uint64_t oom_kills = oom_kills_of(process);
-  if (result.end != End::timed_out && was_killed && !process.was_signalled && oom_kills > 0) {
+  const bool by_us = result.end == End::timed_out || process.was_signalled || process.was_cancelled;
+  if (!by_us && was_killed && oom_kills > 0) {
     result.end = End::oom_killed;
     result.oom_kills = oom_kills;
   }

@@ -114,6 +114,19 @@ class Cancellation(ProcessCase):
         if LONG:
             cancel("a tree of 1,110", FORK_TREE)
 
+    def test_of_a_cancelled_call_the_output_can_still_be_read(self):
+        box = self.ok("sandbox_create")["sandbox_id"]
+        call_ = self.client.submit_tool("sandbox_exec", {"sandbox_id": box, "command": "echo before; touch on; sleep 300"})
+        while self.ok("sandbox_exec", sandbox_id=box, argv=["test", "-e", "on"])["exit_code"] != 0:
+            pass
+        call_.cancel()
+        # Ended and told: the waiting is for the process, which the cancelled call leaves in the list.
+        listed = wait_for("the cancelled command is listed",
+                          lambda: self.ok("sandbox_process", action="list", sandbox_id=box)["processes"])
+        self.assertEqual([p["end"] for p in listed], ["cancelled"])
+        read = self.ok("sandbox_process", action="read", sandbox_id=box, process_id=listed[0]["process_id"])
+        self.assertEqual(read["output"], "before\n")
+
     def test_of_a_call_that_waits_for_a_process_leaves_the_process_alone(self):
         box = self.box()
         number = self.start(box, "sleep 300")
