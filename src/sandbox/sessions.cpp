@@ -18,7 +18,7 @@ using namespace std::chrono_literals;
 namespace {
 
 constexpr auto kInterruptAgain = 250ms;  // one that comes between two steps of the driver is lost
-constexpr auto kEndTimeout = 3s;
+constexpr auto kKilledWithin = 3s;
 constexpr size_t kTokenBytes = 16;
 constexpr size_t kMaxBetween = 4000;  // bytes printed between two calls that the second one shows
 constexpr auto kReadTimeout = 10s;
@@ -46,7 +46,7 @@ Error ended_before(const std::string& session, const ExecResult& end) {
 /// A session's process is ended without further words when it has gone astray.
 void end_process(Process& process) {
   process.end_tree(0ms);
-  process.wait({}, Clock::now() + kEndTimeout, [](const Process::State& state) { return state.tree_gone; });
+  process.wait({}, Clock::now() + kKilledWithin, [](const Process::State& state) { return state.tree_gone; });
 }
 
 /// What was printed from `first` up to `end`, or the beginning of it and where the rest is.
