@@ -30,7 +30,9 @@ class Session:
         environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "MPLBACKEND", "PYTHONPATH")}
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, cwd=cwd,
                                         stderr=subprocess.STDOUT if merged else subprocess.PIPE,
-                                        env={**environment, **(env or {})}, start_new_session=True)
+                                        env={**environment, **(env or {})}, start_new_session=True,
+                                        # As the agent does: a shell leaves alone what it finds ignored.
+                                        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         self.out, self.err = b"", b""
         self.pipes = {self.process.stdout.fileno(): "out"}
         if not merged:
