@@ -54,15 +54,10 @@ void add_sandbox_create(mcp::ToolRegistry& registry, Services& services) {
   registry.add<SandboxCreateArgs, SandboxView>(
       {.name = "sandbox_create",
        .title = "Create a sandbox",
-       .description = "Makes a new isolated Linux sandbox and returns its sandbox_id for the other tools. "
-                      "Not needed for one-off "
-                      "work: calls without sandbox_id share a default sandbox. Use it for a second, separate "
-                      "environment, for other "
-                      "limits (memory, cpus, pids), or for environment variables of its own. It has the "
-                      "host's programs, none of its "
-                      "files, and no network. Its files live as long as it does: until sandbox_destroy, its "
-                      "lifetime (ttl_s), or 30 minutes "
-                      "without use (idle_timeout_s).",
+       .description =
+           "Makes a new isolated Linux sandbox and returns its sandbox_id. Not needed for one-off work: "
+           "calls without sandbox_id share a default one. It has the host's programs, none of its files and "
+           "no network; its files live until sandbox_destroy, ttl_s, or 30 minutes without use.",
        .toolset = "core",
        .lean = true,
        .always_load = true},

@@ -10,8 +10,7 @@ struct SandboxDestroyArgs {
 
   template <class V>
   void describe(V& v) {
-    v.required("sandbox_id", sandbox_id, "Id or name of the sandbox, or \"*\" for all of this server.",
-               {.min = 1});
+    v.required("sandbox_id", sandbox_id, "Id or name, or \"*\".", {.min = 1});
     v.optional("confirm", confirm, "Has to be true with \"*\" (default false).");
   }
 };

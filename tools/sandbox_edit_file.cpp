@@ -87,14 +87,10 @@ std::string text_of(const FileEdited& edited) {
 void add_sandbox_edit_file(mcp::ToolRegistry& registry, Services& services) {
   registry.add<SandboxEditFileArgs, FileEdited>(
       {.name = "sandbox_edit_file",
-       .title = "Edit a file in a sandbox",
-       .description =
-           "Changes parts of a text file in a sandbox by exact replacement: each old_str must occur exactly "
-           "once (or set replace_all), so take enough lines around it, copied from sandbox_read_file without "
-           "the line numbers. Several edits are made one after another, all or none. Or insert_line "
-           "with new_str adds lines. CRLF line ends, mode and owner stay. Returns a unified diff. When "
-           "old_str "
-           "is not there, the error shows the nearest lines and what differs.",
+       .title = "Edit a file",
+       .description = "Changes parts of a text file by exact replacement: each old_str must occur exactly "
+                      "once (or set replace_all); copy it from sandbox_read_file without the line numbers. "
+                      "All edits or none. Returns a diff, or the nearest lines when old_str is not there.",
        .toolset = "files",
        .lean = true},
       [&services](const SandboxEditFileArgs& args, mcp::CallContext& context) {

@@ -21,10 +21,9 @@ struct SandboxEditFileArgs {
   template <class V>
   void describe(V& v) {
     v.optional("sandbox_id", sandbox_id, kSandboxIdHelp);
-    v.required("path", path, "File to change, absolute or relative to the working folder.", {.min = 1});
-    v.optional("edits", edits, "Replacements, made one after another; all of them or none.", {.max = 1000});
-    v.optional("insert_line", insert_line,
-               "Instead of edits: insert new_str behind this line; 0 is before the first.", {.min = 0});
+    v.required("path", path, "Absolute, or relative to the working folder.", {.min = 1});
+    v.optional("edits", edits, "Replacements; all of them or none.", {.max = 1000});
+    v.optional("insert_line", insert_line, "Instead of edits: insert new_str behind this line.", {.min = 0});
     v.optional("new_str", new_str, "Lines to insert, with insert_line.");
     v.optional("if_sha256", if_sha256, SandboxWriteFileArgs::kIfSha256Help);
   }

@@ -186,17 +186,11 @@ std::string text_of(const SandboxEvalResult& result) {
 void add_sandbox_eval(mcp::ToolRegistry& registry, Services& services) {
   registry.add<SandboxEvalArgs, SandboxEvalResult>(
       {.name = "sandbox_eval",
-       .title = "Run code in a sandbox",
+       .title = "Run code",
        .description =
-           "Runs a piece of code (python, javascript, typescript, bash, ruby, perl, php, lua, r) in the "
-           "sandbox and "
-           "returns what it printed, for python and javascript the value of its last expression, and plots "
-           "as "
-           "images. No quoting is needed, unlike with sandbox_exec. With `session` (python, javascript, "
-           "bash) "
-           "variables, imports and functions live on between the calls that name it, as in a notebook; "
-           "without, "
-           "each call is a fresh process. Files always live on. With `path`, the code is kept as that file.",
+           "Runs code in the sandbox and returns what it printed, the value of the last expression (python, "
+           "javascript), and plots as images. With `session` (python, javascript, bash) variables, imports "
+           "and functions live on between calls, as in a notebook; without, each call is a fresh process.",
        .toolset = "core",
        .lean = true,
        .task = true},

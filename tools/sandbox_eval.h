@@ -15,13 +15,11 @@ struct SandboxEvalArgs {
     v.required("code", code, "The code.", {.min = 1});
     v.optional("language", language,
                "python, javascript, typescript, bash, sh, ruby, perl, php, lua or r (default: guessed).");
-    v.optional("session", session,
-               "Name of an interpreter that keeps variables, imports and functions between calls; python, "
-               "javascript and bash (default: a fresh process).",
+    v.optional("session", session, "Name of an interpreter that keeps its state (default: a fresh process).",
                {.max = 64});
     v.optional("restart", restart, "Begin the session anew (default false).");
-    v.optional("path", path, "File in the sandbox to keep the code in (default: none).");
-    v.optional("timeout_s", timeout_s, "Seconds after which it is ended (default 120).",
+    v.optional("path", path, "File to keep the code in.");
+    v.optional("timeout_s", timeout_s, "Seconds until its end, or interruption (default 120).",
                {.min = 0.05, .max = 3600});
   }
 };

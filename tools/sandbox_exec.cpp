@@ -137,19 +137,12 @@ std::string text_of(const CommandReport& report) {
 void add_sandbox_exec(mcp::ToolRegistry& registry, Services& services) {
   registry.add<SandboxExecArgs, CommandReport>(
       {.name = "sandbox_exec",
-       .title = "Run a command in a sandbox",
-       .description = "Runs a shell command in an isolated Linux sandbox and returns its exit code and "
-                      "output. Use it for anything "
-                      "that executes code, builds, tests or installs. The host's programs are there; the "
-                      "host's files and network "
-                      "are not. Each call starts in the working folder (/workspace): files stay between "
-                      "calls, shell variables "
-                      "and `cd` do not. A command that fails is a normal result with its exit code. One that "
-                      "has not ended after "
-                      "55 s goes on in the background, as does anything started with `background`; "
-                      "sandbox_process is for both. Output "
-                      "over the limit is cut "
-                      "in the middle, and the result names the log file in the sandbox that has all of it.",
+       .title = "Run a command",
+       .description =
+           "Runs a shell command in an isolated Linux sandbox and returns its exit code and output. Each "
+           "call starts in /workspace: files stay between calls, shell variables and `cd` do not. A failing "
+           "command is a normal result. One that runs longer than 55 s, or has `background`, goes on: see "
+           "sandbox_process. Long output is cut in the middle; a log has all of it.",
        .toolset = "core",
        .lean = true,
        .always_load = true,

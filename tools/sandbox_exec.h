@@ -25,28 +25,20 @@ struct SandboxExecArgs {
   template <class V>
   void describe(V& v) {
     v.optional("sandbox_id", sandbox_id, kSandboxIdHelp);
-    v.optional("command", command, "Shell command line, for bash where the sandbox has it, otherwise sh.");
-    v.optional("argv", argv, "Program and arguments without a shell, instead of `command`.");
-    v.optional("workdir", workdir, "Folder to start in (default: the sandbox's working folder).");
-    v.optional("env", env, "Further environment variables.");
-    v.optional("stdin", stdin_text, "Text for standard input (default: none).");
-    v.optional(
-        "timeout_s", timeout_s,
-        "Seconds after which the command and all that it started are ended; what it has printed by then "
-        "comes back (default 120; with `background` none).",
-        {.min = 0.05, .max = 3600});
-    v.optional("background", background,
-               "Return at once and let it run: sandbox_process reads its output, writes to it and ends it "
-               "(default false).");
-    v.optional("yield_s", yield_s,
-               "Seconds after which a command that still runs goes on in the background (default 55).",
+    v.optional("command", command, "Shell command line.");
+    v.optional("argv", argv, "Program and arguments, instead.");
+    v.optional("workdir", workdir, "Folder to start in.");
+    v.optional("env", env, "Environment variables.");
+    v.optional("stdin", stdin_text, "Standard input.");
+    v.optional("timeout_s", timeout_s, "Seconds until its end (default 120; with background none).",
                {.min = 0.05, .max = 3600});
-    v.optional(
-        "tty", tty,
-        "Run it in a terminal, for programs that ask for one; the output is the screen (default false).");
-    v.optional("rows", rows, "Height of the terminal (default 24).", {.min = 1, .max = 500});
-    v.optional("columns", columns, "Width of the terminal (default 80).", {.min = 1, .max = 500});
-    v.optional("output_limit", output_limit, "Characters of output to return (default 10000).",
+    v.optional("background", background, "Return at once (default false).");
+    v.optional("yield_s", yield_s, "Seconds until it goes on in the background (default 55).",
+               {.min = 0.05, .max = 3600});
+    v.optional("tty", tty, "Run it in a terminal; the output is the screen (default false).");
+    v.optional("rows", rows, "Of the terminal (default 24).", {.min = 1, .max = 500});
+    v.optional("columns", columns, "Of the terminal (default 80).", {.min = 1, .max = 500});
+    v.optional("output_limit", output_limit, "Characters to return (default 10000).",
                {.min = 200, .max = 1'000'000});
   }
 };

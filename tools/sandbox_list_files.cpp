@@ -118,14 +118,10 @@ std::string text_of(const FileListing& listing) {
 void add_sandbox_list_files(mcp::ToolRegistry& registry, Services& services) {
   registry.add<SandboxListFilesArgs, FileListing>(
       {.name = "sandbox_list_files",
-       .title = "List files of a sandbox",
-       .description =
-           "Lists a folder of a sandbox, or finds files by name with a glob: *.py in this folder, **/*.py in "
-           "all "
-           "below. One line an entry: type (- file, d folder, l link), size, path relative to the folder; "
-           "symbolic links are not followed. Use it to look around before reading; what files contain is "
-           "found "
-           "with grep in sandbox_exec.",
+       .title = "List files",
+       .description = "Lists a folder of a sandbox, or finds files by a glob: *.py in this folder, **/*.py "
+                      "in all below. One line an entry: type (- file, d folder, l link), size, path. What "
+                      "files contain is found with grep in sandbox_exec.",
        .toolset = "files",
        .lean = true,
        .read_only = true,

@@ -19,11 +19,9 @@ struct SandboxListFilesArgs {
   void describe(V& v) {
     v.optional("sandbox_id", sandbox_id, kSandboxIdHelp);
     v.optional("path", path, "Folder to list (default: the working folder).");
-    v.optional("depth", depth, "Levels to go down (default 1, or as many as glob asks for).",
+    v.optional("depth", depth, "Levels to go down (default 1, or what glob asks for).",
                {.min = 1, .max = 20});
-    v.optional("glob", glob,
-               "Only paths that match, such as *.py or src/**/*.{h,cpp}; without a slash it is matched with "
-               "the name.");
+    v.optional("glob", glob, "Only paths that match, such as *.py or src/**/*.{h,cpp}.");
     v.optional("limit", limit, "Entries to return (default 200).", {.min = 1, .max = 10'000});
   }
 };

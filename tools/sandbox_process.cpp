@@ -76,18 +76,21 @@ void wait_for_output(const Call& call, uint64_t more_than, Clock::time_point dea
 
 /// What interpreters answer to sandbox_eval stands in their output between two marks, with 32 digits in
 /// front.
-std::string without_answers(std::string text) {
+std::string without_answers(std::string_view text) {
   constexpr char kMark = '\x1e';
   constexpr size_t kToken = 32;
-  for (size_t start = 0; (start = text.find(kMark, start)) != std::string::npos;) {
-    const size_t end = text.find(kMark, start + 1);
-    const bool token = text.find_first_not_of("0123456789abcdef", start + 1) >= start + 1 + kToken;
-    if (end == std::string::npos || end - start <= kToken || !token)
-      ++start;
-    else
-      text.erase(start, end + 1 - start);
+  std::string rest;
+  while (!text.empty()) {
+    const size_t start = std::min(text.find(kMark), text.size());
+    rest += text.substr(0, start);
+    text.remove_prefix(start);
+    const size_t end = text.find(kMark, 1);
+    const bool token = text.find_first_not_of("0123456789abcdef", 1) > kToken;
+    const size_t answer = end != std::string_view::npos && end > kToken && token ? end + 1 : 0;
+    if (answer == 0) rest += text.substr(0, 1);
+    text.remove_prefix(std::min(std::max<size_t>(answer, 1), text.size()));
   }
-  return text;
+  return rest;
 }
 
 /// The part of the output that the result has room for: bytes here, as places in the output are.
@@ -95,14 +98,15 @@ void add_output(const Call& call, SandboxProcessResult& result) {
   std::optional<uint64_t> from;
   if (const auto cursor = call.args.cursor; cursor && *cursor < 0) {
     const uint64_t printed = printed_so_far(*call.process);
-    from = printed - std::min(printed, static_cast<uint64_t>(-*cursor));
+    from = printed - std::min(printed, uint64_t{0} - static_cast<uint64_t>(*cursor));
   } else if (cursor) {
     from = static_cast<uint64_t>(*cursor);
   }
   const uint64_t wanted = from.value_or(call.process->next_unread());
   const auto piece = call.process->read(from, call.output_limit, Clock::now() + kAgentTimeout);
   const uint64_t next = piece.first + piece.bytes.size();
-  result.output = schema::valid_utf8(without_answers(piece.bytes));
+  result.output = schema::valid_utf8(
+      call.process->has_answers && !call.args.raw ? without_answers(piece.bytes) : piece.bytes);
   result.cursor = static_cast<int64_t>(next);
   if (piece.printed > next) result.bytes_left = static_cast<int64_t>(piece.printed - next);
   if (piece.first > wanted) result.bytes_skipped = static_cast<int64_t>(piece.first - wanted);
@@ -284,14 +288,10 @@ std::string state_in_words(const ProcessView& process) {
 void add_sandbox_process(mcp::ToolRegistry& registry, Services& services) {
   registry.add<SandboxProcessArgs, SandboxProcessResult>(
       {.name = "sandbox_process",
-       .title = "Work with background processes",
-       .description =
-           "For commands that run in the background of a sandbox (sandbox_exec with `background`, one that "
-           "did "
-           "not end in time, or what one left running). list: all of them. read: what it printed since the "
-           "last read, nothing twice and nothing left out; of a terminal the screen. write: text or keys to "
-           "its input. signal: ends it or sends a signal. wait: returns when it has ended. To follow a "
-           "program that asks questions: write with wait_s, which returns what it answers.",
+       .title = "Background processes",
+       .description = "For commands in the background of a sandbox. list: all. read: what it printed since "
+                      "the last read; of a terminal the screen. write: text or keys to its input; with "
+                      "wait_s returns the answer. signal: ends it. wait: until it has ended.",
        .toolset = "core",
        .lean = true},
       [&services](const SandboxProcessArgs& args, mcp::CallContext& context) {

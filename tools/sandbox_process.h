@@ -17,26 +17,22 @@ struct SandboxProcessArgs {
   void describe(V& v) {
     v.optional("sandbox_id", sandbox_id, kSandboxIdHelp);
     v.required("action", action, "What to do.", {.one_of = {"list", "read", "write", "signal", "wait"}});
-    v.optional("process_id", process_id, "Which process, as sandbox_exec returned it; for all but `list`.",
-               {.min = 1});
+    v.optional("process_id", process_id, "For all but list.", {.min = 1});
     v.optional("cursor", cursor,
-               "Read from here: a `cursor` of an earlier result, or a negative number of bytes from the end "
-               "(default: where the last read ended).");
-    v.optional("input", input,
-               "write: text for its standard input. In a terminal, keys in angle brackets are keys: <enter>, "
-               "<esc>, <tab>, <up>, <c-c>, <f1>, <lt> for \"<\"; a line feed is Enter.");
-    v.optional("eof", eof, "write: end its standard input after that (default false).");
+               "read: from this `cursor` of a result; negative: bytes before the end (default: the last "
+               "read's end).");
+    v.optional(
+        "input", input,
+        "write: text; in a terminal also keys: <enter> <esc> <tab> <up> <c-c> <f1>, and <lt> for \"<\".");
+    v.optional("eof", eof, "write: end its input after that (default false).");
     v.optional(
         "signal", signal,
-        "signal: TERM ends all of it, with KILL after 2 s; KILL at once; or INT, HUP, QUIT, USR1, USR2, "
-        "STOP, CONT to its group (default TERM).");
+        "TERM (default) ends all of it, by KILL after 2 s; KILL; or INT, HUP, QUIT, USR1, USR2, STOP, CONT.");
     v.optional("wait_s", wait_s,
-               "Seconds to wait: read and write for output (default 0; write to a terminal 1), wait for the "
-               "end (default 30).",
+               "Seconds to wait for output (default 0; write to a terminal 1), or for the end (default 30).",
                {.min = 0, .max = 3600});
-    v.optional("raw", raw,
-               "Of a terminal: the bytes that were printed instead of the screen (default false).");
-    v.optional("output_limit", output_limit, "Characters of output to return (default 10000).",
+    v.optional("raw", raw, "Of a terminal what was printed, not the screen (default false).");
+    v.optional("output_limit", output_limit, "Characters to return (default 10000).",
                {.min = 200, .max = 1'000'000});
   }
 };

@@ -413,15 +413,11 @@ std::string shell_word(const std::string& path) {
 void add_sandbox_read_file(mcp::ToolRegistry& registry, Services& services) {
   registry.add<SandboxReadFileArgs, FileContent>(
       {.name = "sandbox_read_file",
-       .title = "Read a file of a sandbox",
+       .title = "Read a file",
        .description =
-           "Reads a file in a sandbox. Text comes back with line numbers, a tab after each, that are "
-           "not part of the file; "
-           "images (PNG, JPEG, GIF, WebP) as images; small binary files as base64. The first line "
-           "says which lines these are, the size and the beginning of the sha256, which the "
-           "if_sha256 of sandbox_write_file and sandbox_edit_file takes. Long files are cut in the middle, "
-           "and a line there names the line_range with which to read on. Use it instead of "
-           "`cat` in sandbox_exec, and before sandbox_edit_file.",
+           "Reads a file in a sandbox. Text comes with line numbers and a tab, which are not part of the "
+           "file; images as images; small binary files as base64. The first line has the size and the sha256 "
+           "for if_sha256. Long files are cut in the middle, with the line_range to read on.",
        .toolset = "files",
        .lean = true,
        .read_only = true,

@@ -22,13 +22,10 @@ struct SandboxReadFileArgs {
   template <class V>
   void describe(V& v) {
     v.optional("sandbox_id", sandbox_id, kSandboxIdHelp);
-    v.required("path", path, "File to read, absolute or relative to the working folder.", {.min = 1});
-    v.optional("line_range", line_range,
-               "[first, last] line, counted from 1; last -1 is the end (default: the whole file).",
+    v.required("path", path, "Absolute, or relative to the working folder.", {.min = 1});
+    v.optional("line_range", line_range, "[first, last] line from 1; -1 is the end (default: all).",
                {.max = 2});
-    v.optional("encoding", encoding,
-               "auto (default): text, images as images, small binary files as base64. text: also what is no "
-               "valid UTF-8. base64: the bytes.",
+    v.optional("encoding", encoding, "auto (default); text: also what is no valid UTF-8; base64: the bytes.",
                {.one_of = {"auto", "text", "base64"}});
   }
 };

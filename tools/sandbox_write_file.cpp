@@ -152,14 +152,10 @@ sandbox::FileInfo write_content(sandbox::Sandbox& sandbox, const std::string& pa
 void add_sandbox_write_file(mcp::ToolRegistry& registry, Services& services) {
   registry.add<SandboxWriteFileArgs, FileWritten>(
       {.name = "sandbox_write_file",
-       .title = "Write a file in a sandbox",
-       .description =
-           "Writes a whole file in a sandbox: new files, scripts, data. Folders on the way are made. "
-           "An existing file is "
-           "replaced at once, never half-written, and keeps its mode and owner. To change parts of a file "
-           "use "
-           "sandbox_edit_file. Returns what was written, the number of lines and the beginning of the "
-           "sha256; with if_sha256 nothing is written when the file has changed since it was read.",
+       .title = "Write a file",
+       .description = "Writes a whole file in a sandbox; folders on the way are made. An existing file is "
+                      "replaced at once and keeps mode and owner. With if_sha256 nothing is written when it "
+                      "has changed since it was read.",
        .toolset = "files",
        .lean = true},
       [&services](const SandboxWriteFileArgs& args, mcp::CallContext& context) {

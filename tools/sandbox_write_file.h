@@ -18,20 +18,16 @@ struct SandboxWriteFileArgs {
   template <class V>
   void describe(V& v) {
     v.optional("sandbox_id", sandbox_id, kSandboxIdHelp);
-    v.required("path", path, "File to write, absolute or relative to the working folder.", {.min = 1});
-    v.required("content", content, "What to write; may be empty.");
-    v.optional("mode", mode,
-               "overwrite (default): the file then has this content alone. append: adds to its end. "
-               "create_new: fails "
-               "when it exists.",
+    v.required("path", path, "Absolute, or relative to the working folder.", {.min = 1});
+    v.required("content", content, "The content.");
+    v.optional("mode", mode, "overwrite (default), append, or create_new, which fails when it exists.",
                {.one_of = {"overwrite", "append", "create_new"}});
-    v.optional("encoding", encoding, "What content is (default text).", {.one_of = {"text", "base64"}});
-    v.optional("executable", executable, "Make it executable (default false: as it was).");
+    v.optional("encoding", encoding, "Of content (default text).", {.one_of = {"text", "base64"}});
+    v.optional("executable", executable, "Make it executable (default false).");
     v.optional("if_sha256", if_sha256, kIfSha256Help);
   }
 
-  static constexpr const char* kIfSha256Help =
-      "Only when the file still has this SHA-256, or one that begins with these 12 digits or more.";
+  static constexpr const char* kIfSha256Help = "Only when it still has this SHA-256 (12 digits are enough).";
 };
 
 struct FileWritten {

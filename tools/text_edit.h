@@ -14,10 +14,9 @@ struct Edit {
 
   template <class V>
   void describe(V& v) {
-    v.required("old_str", old_str,
-               "Text as it is in the file, without line numbers. Must occur exactly once.");
-    v.required("new_str", new_str, "What takes its place; may be empty.");
-    v.optional("replace_all", replace_all, "Replace every occurrence (default false).");
+    v.required("old_str", old_str, "Exact text; must occur once.");
+    v.required("new_str", new_str, "Its replacement.");
+    v.optional("replace_all", replace_all, "All occurrences (default false).");
   }
 };
 

@@ -105,7 +105,6 @@ void Command::on_report(const Report& report, std::string_view text, Services& s
       main_ended_ = true;
       ran_ms_ = now_ms() - started_at_ms_;
       timeout_at_ms_ = 0;
-      keep_ = keep_ || report.left_running > 0;
       tree_gone_ = report.last;
       begin_drain();
       break;
@@ -218,8 +217,8 @@ void Command::set_relay(bool on, Services& services) {
 }
 
 void Command::watch(uint64_t bytes, Services& services) {
+  watched_ = watching_ ? std::min(watched_, bytes) : bytes;  // who is told too early asks again
   watching_ = true;
-  watched_ = bytes;
   services.turns.add(index_);
 }
 
@@ -253,7 +252,8 @@ bool Command::send_piece(Services& services) {
   return true;
 }
 
-void Command::forget() {
+void Command::forget(Services& services) {
+  if (reader_ != 0) services.channel.send_failed(std::exchange(reader_, 0), ESRCH, "read_output");
   keep_ = false;
   if (phase_ == Phase::kept) release();
 }
@@ -274,6 +274,7 @@ void Command::send_exited(Services& services) {
   exited.left_running = ended_.left_running;
   exited.cpu_us = ended_.cpu_us;
   exited.max_rss_kib = ended_.max_rss_kib;
+  keep_ = keep_ || exited.left_running > 0;
   exited.ran_ms = ran_ms_;
   exited.log_bytes = store_.log_bytes();
   exited.printed_bytes = store_.printed_bytes();

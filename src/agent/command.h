@@ -62,7 +62,7 @@ class Command {
   /// Answered on `stream`, one request at a time.
   void read_output(const wire::ReadOutput& request, uint32_t stream, Services& services);
   /// The host will not ask for it any more.
-  void forget();
+  void forget(Services& services);
 
   /// When on_deadline() has to be called; 0 = never.
   uint64_t deadline_ms() const;

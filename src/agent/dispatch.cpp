@@ -101,7 +101,7 @@ void Agent::on_command_frame(const Frame& frame, Command& command) {
       if (wire::decode(frame.payload, size)) command.resize(size);
       return;
     case wire::Type::forget:
-      return command.forget();
+      return command.forget(services_);
     default:
       return;  // a request on a stream that is in use
   }

@@ -35,8 +35,7 @@ class Call {
   const Origin& origin() const { return origin_; }
   std::stop_token stop_token() const { return stop_.get_token(); }
 
-  /// The client wants no answer any more: stops the work, nothing is sent from now on. Of a task this is the
-  /// end of its progress only.
+  /// The client wants no answer any more: stops the work, nothing is sent from now on.
   void cancel();
   /// The server ends: stops the work, its answer is still sent.
   void stop() { stop_.request_stop(); }

@@ -297,17 +297,20 @@ void Attachments::begin(UniqueFd socket, std::string_view received, AttachReques
             .hint("end a `hutch exec` that runs"));
   live_.insert(attachment);
   try {
-    std::thread([this, attachment] { run(attachment); }).detach();
+    std::thread([this, attachment]() mutable { run(std::move(attachment)); }).detach();
   } catch (const std::system_error& e) {
     live_.erase(attachment);
     attachment->refuse(Error(Errc::unavailable, fmt::format("no thread can be started: {}", e.what())));
   }
 }
 
-void Attachments::run(const std::shared_ptr<Attachment>& attachment) {
+/// Whoever waits until none is left may then end what they use: the last reference goes before.
+void Attachments::run(std::shared_ptr<Attachment> attachment) {
   attachment->run(manager_);
   const std::lock_guard lock(mutex_);
-  live_.erase(attachment);
+  const auto last = live_.find(attachment);
+  attachment.reset();
+  live_.erase(last);
   changed_.notify_all();
 }
 

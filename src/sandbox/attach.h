@@ -59,7 +59,7 @@ class Attachments {
   void begin(UniqueFd socket, std::string_view received, AttachRequest request, AnswerLine line);
 
  private:
-  void run(const std::shared_ptr<Attachment>& attachment);
+  void run(std::shared_ptr<Attachment> attachment);
 
   Manager& manager_;
   std::mutex mutex_;

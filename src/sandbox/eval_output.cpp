@@ -58,9 +58,11 @@ void EvalOutput::add_to(Part& part, std::string_view bytes) {
       return;
     }
     part.answering = true;
+    part.answer = part.searched = start + mark_.size();
   }
-  const size_t start = part.held.find(mark_) + mark_.size();
-  const size_t end = part.held.find(kMark, start);
+  const size_t start = part.answer;
+  const size_t end = part.held.find(kMark, part.searched);
+  part.searched = part.held.size();
   if (end == std::string::npos && part.held.size() - start < kMaxAnswer) return;
   const size_t rest = end == std::string::npos ? part.held.size() : end + 1;
   part.done = true;

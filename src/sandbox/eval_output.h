@@ -44,6 +44,7 @@ class EvalOutput {
     explicit Part(size_t limit) : kept(limit) {}
     BoundedOutput kept;
     std::string held;  // may be the beginning of the mark, or is the answer as far as it has come
+    size_t answer = 0, searched = 0;  // in `held`: where the answer begins, and what has no end of it
     bool answering = false, done = false;
   };
   void add_to(Part& part, std::string_view bytes);

@@ -37,6 +37,7 @@ namespace {
 constexpr auto kAfterGrace = 1500ms;  // for the sweeps and the answer, past the grace
 constexpr auto kProgressEvery = 1s;
 constexpr auto kStartTimeout = 10s;
+constexpr auto kInputPatience = 1s;
 
 /// Closes the process unless somebody goes on with it.
 class Owned {
@@ -145,7 +146,9 @@ Started run_command(const std::shared_ptr<Channel>& channel, CommandSpec command
   ExecResult& result = started.result;
   Owned process(Process::start(channel, command, std::move(sink)));
   if (!spec.input.empty()) {
-    result.input_left = spec.input.size() - process->write(spec.input, spec.stop, end);
+    // A call that returns at once does not wait for a command that is slow to read.
+    const auto taken_by = spec.background ? std::min<Clock::time_point>(end, start + kInputPatience) : end;
+    result.input_left = spec.input.size() - process->write(spec.input, spec.stop, taken_by);
     if (result.input_left == 0 && !command.terminal) process->end_input();
   }
   std::jthread input;

@@ -32,6 +32,7 @@ struct ExecSpec {
   int input_fd = -1;                               // of ours, passed on until its end; instead of `input`
   std::chrono::milliseconds timeout{120'000};      // after which its whole tree is ended; 0 = never
   std::optional<std::chrono::milliseconds> yield;  // after which it goes on without the caller
+  bool has_answers = false;                        // its output holds answers to sandbox_eval
   bool hidden = false;                   // not in lists, nor does it keep its sandbox from being idle
   bool background = false;               // so at once, with standard input for write()
   std::optional<TerminalSize> terminal;  // it runs in one

@@ -56,6 +56,11 @@ void send_exec(Channel& channel, uint32_t stream, const CommandSpec& spec, bool 
                           .options = options(spec, store)});
 }
 
+uint64_t age_ms(Clock::time_point since) {
+  return static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - since).count());
+}
+
 /// Takes the one answer to a ReadOutput.
 class OutputStream : public WaitedStream {
  public:
@@ -111,6 +116,10 @@ Process::State Process::state() const {
   return state_;
 }
 
+bool Process::running() const {
+  return locked([&] { return !state_.tree_gone && !closed(); });
+}
+
 void Process::check() const {
   const std::lock_guard lock(mutex_);
   if (failed()) throw failure();
@@ -130,6 +139,7 @@ void Process::handle(const wire::Header& header, std::string_view payload) {
       return on_output(header.flags, payload);
     case Type::exited:
       state_.exited = wire::decode(payload, state_.end);
+      state_.end.ran_ms = std::min(state_.end.ran_ms, age_ms(started_at_));
       if (state_.exited) sink_ = nullptr;  // its caller may be gone, whatever the agent still sends
       printed_ = std::max(printed_, state_.end.printed_bytes);
       return;
@@ -137,7 +147,9 @@ void Process::handle(const wire::Header& header, std::string_view payload) {
       state_.tree_gone = true;
       return;
     case Type::credit:
-      if (wire::decode(payload, credit)) state_.input_room += credit.bytes;
+      // No more than the agent promises to buffer, whatever it says.
+      if (wire::decode(payload, credit))
+        state_.input_room = std::min<size_t>(state_.input_room + credit.bytes, wire::kInputWindow);
       return;
     case Type::printed:
       if (wire::decode(payload, position)) printed_ = std::max(printed_, position.bytes);
@@ -253,14 +265,18 @@ Process::Piece Process::read(uint64_t from, size_t max_bytes, Clock::time_point 
 }
 
 bool Process::wait_for_output(uint64_t bytes, std::stop_token stop, Clock::time_point deadline) {
-  if (!locked([&] { return printed_ > bytes || state_.tree_gone; }))
+  uint64_t printed = locked([&] { return printed_; });
+  while (printed <= bytes && running()) {
+    // Another who waits for less may be told of first, in place of this one.
+    const uint64_t known = printed;
     link_->send(wire::Type::watch, id(), wire::Watch{bytes});
-  bool more = false;
-  wait(stop, deadline, [&](const State& state) {
-    more = printed_ > bytes;
-    return more || state.tree_gone;
-  });
-  return more;
+    const bool news = wait(stop, deadline, [&](const State& state) {
+      printed = printed_;
+      return printed > known || state.tree_gone;
+    });
+    if (!news) break;
+  }
+  return printed > bytes;
 }
 
 }  // namespace hutch::sandbox

@@ -63,7 +63,7 @@ class Process : public WaitedStream {
     size_t input_room = wire::kInputWindow;  // bytes that write() takes without waiting
   };
   State state() const;
-  bool running() const { return !state().tree_gone; }
+  bool running() const;
 
   /// Waits until `ready`, which runs with the lock held and gets the State. Returns whether it held before
   /// the deadline and the stop. Throws when the command could not be started or the sandbox has ended.

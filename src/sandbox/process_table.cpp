@@ -97,12 +97,6 @@ std::string text_of(const BackgroundProcess::View& view) {
   return text;
 }
 
-void BackgroundProcess::resize(const TerminalSize& size) {
-  const std::lock_guard lock(terminal_mutex_);
-  terminal_->resize(size.rows, size.columns);
-  process_->resize(size);
-}
-
 void ProcessTable::add(std::shared_ptr<BackgroundProcess> process) {
   const std::lock_guard lock(mutex_);
   const uint32_t number = process->number();

@@ -26,6 +26,7 @@ class BackgroundProcess {
   bool has_terminal() const { return terminal_.has_value(); }
 
   std::atomic<bool> was_signalled{false};  // by a caller
+  bool has_answers = false;                // of an interpreter, in what it prints
   bool was_cancelled = false;              // its call was, and it with that
   std::atomic<bool> hidden{false};         // not in lists
   bool counts_as_use = true;               // while it runs, the sandbox is not idle
@@ -35,7 +36,6 @@ class BackgroundProcess {
 
   /// Where the next read without a place begins.
   uint64_t next_unread() const;
-  void set_next_unread(uint64_t place);
   /// At most `max_bytes` from `from` on, without it from where the last read ended. While it runs, a
   /// character of which only a part is there is left for the next time.
   Process::Piece read(std::optional<uint64_t> from, size_t max_bytes, Clock::time_point deadline);
@@ -49,9 +49,9 @@ class BackgroundProcess {
   View view(Clock::time_point deadline);
   /// What its keyboard sends for these keys.
   std::string keys(std::string_view text, Clock::time_point deadline);
-  void resize(const TerminalSize& size);
 
  private:
+  void set_next_unread(uint64_t place);
   void feed(Clock::time_point deadline);  // with terminal_mutex_ held
 
   const uint32_t number_;

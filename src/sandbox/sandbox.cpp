@@ -56,6 +56,11 @@ Sandbox::Sandbox(asio::io_context& io, CallGauge& calls, Body body)
   about_.isolation = body_.container.isolation;
 }
 
+/// Streams of the channel hold it: closed, it lets go of them, whoever saw the process end or not.
+Sandbox::~Sandbox() {
+  body_.channel->close();
+}
+
 void Sandbox::claim(Description description, Clock::time_point asked_at) {
   const runtime::Limits &wanted = description.limits, &has = body_.limits;
   runtime::CgroupLimits changed;
@@ -233,15 +238,23 @@ void Sandbox::go_on(const ExecSpec& spec, uint32_t number, uint64_t oom_kills_be
   process->hidden = spec.hidden;
   process->counts_as_use = !spec.hidden;
   process->was_cancelled = result.end == End::cancelled;
-  if (spec.terminal && !spec.background && !process->was_cancelled) {
-    BoundedOutput screen(spec.output_limit);
-    screen.append(text_of(process->view(Clock::now() + kFileTimeout)));
-    result.out = screen.text(result.log);
-    result.truncated = screen.truncated();
-  }
+  process->has_answers = spec.has_answers;
   const bool runs = result.end == End::running || result.left_running > 0;
   if (runs) result.process_id = number;
-  if (runs || process->was_cancelled) return processes_.add(process);
+  const bool listed = runs || process->was_cancelled;
+  if (listed) processes_.add(process);
+  try {
+    if (spec.terminal && !spec.background && !process->was_cancelled) {
+      BoundedOutput screen(spec.output_limit);
+      screen.append(text_of(process->view(Clock::now() + kFileTimeout)));
+      result.out = screen.text(result.log);
+      result.truncated = screen.truncated();
+    }
+  } catch (...) {
+    if (!listed) process->process().close();
+    throw;
+  }
+  if (listed) return;
   process->process().close();
   count_log(number, result.log_bytes);
 }
@@ -300,13 +313,20 @@ void Sandbox::count_log(uint32_t number, uint64_t bytes) {
     }
   }
   if (too_old.size() == 3) return;
+  constexpr size_t kMostAtOnce = 1000;  // names in one command; what is over is removed with the sandbox
+  too_old.resize(std::min(too_old.size(), kMostAtOnce));
   CommandSpec remove;
   remove.argv = std::move(too_old);
   remove.env = about_.env;
   remove.workdir = "/";
   ExecSpec call;
   call.timeout = 10s;
-  (void)run_command(body_.channel, remove, call);
+  try {
+    (void)run_command(body_.channel, remove, call);
+  } catch (const Error& e) {
+    log::info("{}: old logs are not removed: {}", body_.id,
+              e.what());  // the call that is told now is another
+  }
 }
 
 bool Sandbox::ping(Clock::time_point deadline) {

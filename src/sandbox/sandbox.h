@@ -59,6 +59,7 @@ struct Usage {
 class Sandbox : public std::enable_shared_from_this<Sandbox> {
  public:
   Sandbox(asio::io_context& io, CallGauge& calls, Body body);
+  ~Sandbox();
 
   /// Begins to watch the container's process. `on_end` must not block.
   void watch(std::function<void()> on_end);

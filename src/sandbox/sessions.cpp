@@ -40,7 +40,7 @@ Error ended_before(const std::string& session, const ExecResult& end) {
                fmt::format("session '{}' has ended since its last call ({}): what it knew is gone", session,
                            end.signal != 0 ? fmt::format("signal {}", end.signal)
                                            : fmt::format("exit code {}", end.exit_code)))
-      .hint("call sandbox_eval again: it starts a new one");
+      .hint("the next call with this `session` starts a new one");
 }
 
 /// A session's process is ended without further words when it has gone astray.
@@ -162,7 +162,7 @@ EvalResult Interpreter::run(Sandbox& sandbox, const EvalSpec& spec) {
     if (Clock::now() >= deadline || spec.stop.stop_requested())
       throw Error(Errc::conflict,
                   fmt::format("session '{}' still runs the code of another call", spec.session))
-          .hint("wait for it, or name another `session`");
+          .hint("wait for it, or take another `session`");
   Process& process = process_->process();
   // The call that was waited for may have ended it.
   if (ended()) throw ended_before(spec.session, sandbox.result_of(*process_));
@@ -207,10 +207,10 @@ void Interpreter::note_output(Sandbox& sandbox, EvalOutput& output, EvalResult& 
   Process& process = process_->process();
   result.log = sandbox.result_of(*process_).log;
   if (!output.complete()) output.give_up();
-  const uint64_t begin = process.relay_begin(), unread = process_->next_unread();
+  const uint64_t begin = process.relay_begin(), unread = unread_;
   const bool between_cut = begin > unread && begin - unread > kMaxBetween;
   if (begin > unread) result.out = printed_between(process, unread, begin, result.log);
-  process_->set_next_unread(output.complete() ? begin + output.end() : process.relay_end());
+  unread_ = output.complete() ? begin + output.end() : process.relay_end();
   result.out += output.out().text(result.log);
   result.err = output.err().text(result.log);
   result.truncated = between_cut || output.out().truncated() || output.err().truncated();
@@ -238,6 +238,7 @@ EvalResult Sessions::eval_once(Sandbox& sandbox, const EvalSpec& spec) {
   ExecSpec exec;
   exec.argv = interpreter_argv(spec.language);
   exec.title = fmt::format("{} code", language_name(spec.language));
+  exec.has_answers = true;
   exec.input = request_bytes(spec, request);
   exec.timeout = spec.timeout;
   exec.yield = spec.yield;
@@ -259,8 +260,15 @@ EvalResult Sessions::eval_once(Sandbox& sandbox, const EvalSpec& spec) {
   return result;
 }
 
+std::shared_ptr<Interpreter> Sessions::find(const Key& key) const {
+  const std::lock_guard lock(mutex_);
+  const auto it = interpreters_.find(key);
+  return it == interpreters_.end() ? nullptr : it->second;
+}
+
 std::shared_ptr<Interpreter> Sessions::find_or_start(Sandbox& sandbox, const Key& key, const EvalSpec& spec,
                                                      bool& is_new) {
+  if (const auto known = find(key); known && !spec.restart && !known->ended()) return known;
   const std::lock_guard one_at_a_time(start_mutex_);
   std::shared_ptr<Interpreter> found;
   {
@@ -300,6 +308,7 @@ std::shared_ptr<Interpreter> Sessions::start(Sandbox& sandbox, Language language
   exec.timeout = 0ms;
   exec.background = true;
   exec.hidden = true;
+  exec.has_answers = true;
   exec.merge_output = !split;
   const uint32_t number = sandbox.exec(exec).process_id;
   return std::make_shared<Interpreter>(sandbox.processes().find(number), language, split);

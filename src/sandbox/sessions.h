@@ -86,7 +86,8 @@ class Interpreter {
   const Language language_;
   const bool split_;
   std::timed_mutex one_call_;
-  bool first_ = true;  // and then, when it was started ahead:
+  uint64_t unread_ = 0;  // where the output since the last call begins
+  bool first_ = true;    // and then, when it was started ahead:
   std::map<std::string, std::string> env_;
   std::string workdir_;
 };
@@ -106,6 +107,7 @@ class Sessions {
  private:
   using Key = std::pair<Language, std::string>;
   EvalResult eval_once(Sandbox& sandbox, const EvalSpec& spec);
+  std::shared_ptr<Interpreter> find(const Key& key) const;
   std::shared_ptr<Interpreter> find_or_start(Sandbox& sandbox, const Key& key, const EvalSpec& spec,
                                              bool& is_new);
   std::shared_ptr<Interpreter> start(Sandbox& sandbox, Language language, bool split,

@@ -19,6 +19,7 @@ export const calls = [
   { tool: 'sandbox_list_files', args: { sandbox_id: 'real-client' }, text: /a\.py/, field: 'entries' },
   { tool: 'sandbox_exec', args: { sandbox_id: 'real-client', command: 'python3 a.py' }, text: /54/, field: 'exit_code' },
   { tool: 'sandbox_eval', args: { sandbox_id: 'real-client', code: '2 ** 10', language: 'python' }, text: /1024/, field: 'end' },
+  { tool: 'sandbox_process', args: { sandbox_id: 'real-client', action: 'list' }, text: /no background processes/, field: 'processes' },
   { tool: 'sandbox_info', args: { sandbox_id: 'real-client' }, text: /real-client|sbx-/, field: 'limits' },
   { tool: 'sandbox_destroy', args: { sandbox_id: 'real-client' }, text: /sbx-/, field: 'destroyed' },
 ];
@@ -30,6 +31,7 @@ export const alone = {
   sandbox_read_file: { path: '/etc/passwd' },
   sandbox_exec: { command: 'echo 54' },
   sandbox_eval: { code: '2 ** 10', language: 'python' },
+  sandbox_process: { action: 'list' },
   sandbox_destroy: { sandbox_id: 'sbx-000000000000' }, // gone already: a success
 };
 

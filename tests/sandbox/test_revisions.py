@@ -10,12 +10,12 @@ CALLS = (
     ("sandbox_write_file", {"path": "f", "content": "one\n"}),
     ("sandbox_edit_file", {"path": "f", "edits": [{"old_str": "one", "new_str": "two"}]}),
     ("sandbox_read_file", {"path": "f"}), ("sandbox_list_files", {}), ("sandbox_exec", {"command": "cat f"}),
-    ("sandbox_eval", {"code": "1 + 1", "language": "python"}), ("sandbox_info", {"sandbox_id": "rev"}),
+    ("sandbox_eval", {"code": "1 + 1", "language": "python"}), ("sandbox_process", {"action": "list"}), ("sandbox_info", {"sandbox_id": "rev"}),
     ("sandbox_read_file", {"path": "missing"}), ("sandbox_exec", {"sandbox_id": "nope", "command": "true"}),
     ("sandbox_exec", {}), ("sandbox_exec", {"command": "exit 3"}), ("sandbox_exec", {"command": "sleep 9", "timeout_s": 0.2}),
     ("sandbox_destroy", {"sandbox_id": "rev"}),
 )
-FAILING = {10, 11, 12}  # indexes of CALLS that must be isError
+FAILING = {11, 12, 13}  # indexes of CALLS that must be isError
 
 
 def wire_size(value):

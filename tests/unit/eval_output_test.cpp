@@ -290,7 +290,7 @@ TEST_SUITE("whole characters") {
 TEST_SUITE("requests to interpreters") {
   const EvalSpec spec = [] {
     EvalSpec made;
-    made.language = sandbox::Language::python;
+    made.language = hutch::sandbox::Language::python;
     made.name = "/workspace/é\n.py";
     made.code = std::string("x = 'é'\r\n\0\xff\n", 13);
     return made;
@@ -342,12 +342,12 @@ TEST_SUITE("requests to interpreters") {
 
   TEST_CASE("bash code with a NUL is refused, and other code is not") {
     EvalSpec bash = spec;
-    bash.language = sandbox::Language::bash;
+    bash.language = hutch::sandbox::Language::bash;
     CHECK_THROWS_AS(request_bytes(bash, {.token = kToken}), hutch::Error);
     bash.code = "echo é";
     CHECK(request_bytes(bash, {.token = kToken}).find("\necho é\n") != std::string::npos);
     EvalSpec node = spec;
-    node.language = sandbox::Language::javascript;
+    node.language = hutch::sandbox::Language::javascript;
     CHECK(request_bytes(node, {.token = kToken}).ends_with("\n" + spec.code));
   }
 }
