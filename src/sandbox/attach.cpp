@@ -288,7 +288,7 @@ Attachments::~Attachments() {
 }
 
 void Attachments::begin(UniqueFd socket, std::string_view received, AttachRequest request, AnswerLine line) {
-  const auto attachment =
+  auto attachment =
       std::make_shared<Attachment>(std::move(socket), received, std::move(request), std::move(line));
   const std::lock_guard lock(mutex_);
   if (live_.size() >= kMax)

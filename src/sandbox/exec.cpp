@@ -128,10 +128,6 @@ void note_end(const wire::Exited& end, ExecResult& result) {
 
 Started run_command(const std::shared_ptr<Channel>& channel, CommandSpec command, const ExecSpec& spec) {
   const auto start = Clock::now(), end = call_end(start, spec);
-  command.timeout = spec.timeout;
-  command.merge_output = spec.merge_output;
-  command.terminal = spec.terminal.has_value();
-  if (spec.terminal) command.size = *spec.terminal;
   command.has_input = !spec.input.empty() || spec.input_fd >= 0 || spec.background;
   const bool store = spec.background || command.terminal;
   Captured captured{BoundedOutput(spec.output_limit), BoundedOutput(spec.output_limit)};

@@ -142,6 +142,10 @@ CommandSpec Sandbox::command_spec(const ExecSpec& spec, uint32_t number) const {
   if (spec.terminal) command.env["TERM"] = "xterm-256color";
   for (const auto& [name, value] : spec.env) command.env[name] = value;
   command.workdir = absolute(spec.workdir);
+  command.merge_output = spec.merge_output;
+  command.terminal = spec.terminal.has_value();
+  if (spec.terminal) command.size = *spec.terminal;
+  command.timeout = spec.timeout;
   command.log_path = log_path(number);
   command.log_max_bytes = body_.log_max_bytes;
   command.logs_max_bytes = body_.logs_max_bytes;
@@ -221,8 +225,7 @@ std::shared_ptr<Process> Sandbox::start(const ExecSpec& spec, bool has_input, Pr
   CommandSpec command = command_spec(spec, 0);
   command.log_path.clear();
   command.has_input = has_input;
-  command.terminal = spec.terminal.has_value();
-  if (spec.terminal) command.size = *spec.terminal;
+  command.timeout = 0ms;  // it ends with its client
   return Process::start(body_.channel, command, std::move(sink), Process::Flow::by_caller);
 }
 
@@ -307,20 +310,21 @@ void Sandbox::count_log(uint32_t number, uint64_t bytes) {
     const std::lock_guard lock(mutex_);
     if (bytes == 0) return;
     logs_.emplace_back(number, bytes);
-    for (logs_bytes_ += bytes; logs_bytes_ > body_.logs_max_bytes && logs_.size() > 1; logs_.pop_front()) {
+    constexpr size_t kMostAtOnce = 1000;  // names in one command; the rest has its turn after the next one
+    for (logs_bytes_ += bytes;
+         logs_bytes_ > body_.logs_max_bytes && logs_.size() > 1 && too_old.size() < kMostAtOnce;
+         logs_.pop_front()) {
       logs_bytes_ -= logs_.front().second;
       too_old.push_back(log_path(logs_.front().first));
     }
   }
   if (too_old.size() == 3) return;
-  constexpr size_t kMostAtOnce = 1000;  // names in one command; what is over is removed with the sandbox
-  too_old.resize(std::min(too_old.size(), kMostAtOnce));
   CommandSpec remove;
   remove.argv = std::move(too_old);
   remove.env = about_.env;
   remove.workdir = "/";
   ExecSpec call;
-  call.timeout = 10s;
+  call.timeout = remove.timeout = 10s;
   try {
     (void)run_command(body_.channel, remove, call);
   } catch (const Error& e) {

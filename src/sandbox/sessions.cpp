@@ -270,13 +270,12 @@ std::shared_ptr<Interpreter> Sessions::find_or_start(Sandbox& sandbox, const Key
                                                      bool& is_new) {
   if (const auto known = find(key); known && !spec.restart && !known->ended()) return known;
   const std::lock_guard one_at_a_time(start_mutex_);
-  std::shared_ptr<Interpreter> found;
-  {
+  auto found = find(key);
+  if (!found) {
     const std::lock_guard lock(mutex_);
-    if (const auto it = interpreters_.find(key); it != interpreters_.end()) found = it->second;
-    if (!found && interpreters_.size() >= kMaxSessions)
+    if (interpreters_.size() >= kMaxSessions)
       std::erase_if(interpreters_, [](const auto& entry) { return entry.second->ended(); });
-    if (!found && interpreters_.size() >= kMaxSessions)
+    if (interpreters_.size() >= kMaxSessions)
       throw Error(Errc::limit_exceeded, fmt::format("this sandbox has {} sessions", kMaxSessions))
           .hint("end some with sandbox_process (action signal)");
   }
