@@ -18,6 +18,7 @@ SandboxView view_of(const sandbox::Description& about, bool running) {
                  .cpus = about.limits.cpus,
                  .pids = about.limits.pids,
                  .open_files = static_cast<int64_t>(about.limits.open_files),
+                 .disk = {about.limits.disk_bytes},
                  .shm = {about.limits.shm_bytes}};
   view.workdir = about.workdir;
   view.user = "root";
@@ -30,9 +31,10 @@ SandboxView view_of(const sandbox::Description& about, bool running) {
 }
 
 std::string text_of(const SandboxView& view) {
-  std::string text = fmt::format("limits: memory {}, cpus {}, pids {}, open files {}, /dev/shm {}\n",
-                                 to_string(view.limits.memory), view.limits.cpus, view.limits.pids,
-                                 view.limits.open_files, to_string(view.limits.shm));
+  std::string text =
+      fmt::format("limits: memory {}, cpus {}, pids {}, disk {}, open files {}, /dev/shm {}\n",
+                  to_string(view.limits.memory), view.limits.cpus, view.limits.pids,
+                  to_string(view.limits.disk), view.limits.open_files, to_string(view.limits.shm));
   text += fmt::format("works in {} as {} inside (no power outside); every path can be written\n",
                       view.workdir, view.user);
   std::vector<std::string> held, open;
@@ -66,6 +68,7 @@ void add_sandbox_create(mcp::ToolRegistry& registry, Services& services) {
         if (args.memory) request.memory_bytes = args.memory->value;
         request.cpus = args.cpus;
         request.pids = args.pids;
+        if (args.disk) request.disk_bytes = args.disk->value;
         request.ttl_s = args.ttl_s;
         request.idle_timeout_s = args.idle_timeout_s;
         request.env = args.env;

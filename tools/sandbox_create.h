@@ -17,6 +17,7 @@ struct SandboxCreateArgs {
   std::optional<Bytes> memory;
   std::optional<double> cpus;
   std::optional<int64_t> pids;
+  std::optional<Bytes> disk;
   std::map<std::string, std::string> env;
   std::string workdir;
   std::optional<int64_t> ttl_s, idle_timeout_s;
@@ -29,6 +30,7 @@ struct SandboxCreateArgs {
     v.optional("memory", memory, "Memory limit (default 1g); no swap.", {.min = 16 << 20});
     v.optional("cpus", cpus, "Processors (default 2, at most the host's).", {.min = 0.05, .max = 1024});
     v.optional("pids", pids, "Processes and threads at once (default 512).", {.min = 8, .max = 4'194'304});
+    v.optional("disk", disk, "Disk limit (default 2g).", {.min = 16 << 20});
     v.optional("env", env, "Environment variables.");
     v.optional("workdir", workdir, "Folder in which commands start (default /workspace).");
     v.optional("ttl_s", ttl_s, "Seconds after which it ends (default 0: never).",
@@ -57,7 +59,7 @@ struct LimitsView {
   Bytes memory;
   double cpus = 0;
   int64_t pids = 0, open_files = 0;
-  Bytes shm;
+  Bytes disk, shm;
 
   template <class V>
   void describe(V& v) {
@@ -65,6 +67,7 @@ struct LimitsView {
     v.required("cpus", cpus, "Processors.");
     v.required("pids", pids, "Processes and threads.");
     v.required("open_files", open_files, "Open files of one process.");
+    v.required("disk", disk, "Disk of its files.");
     v.required("shm", shm, "Size of /dev/shm.");
   }
 };

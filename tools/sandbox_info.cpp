@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace hutch::tools {
 
 namespace {
@@ -27,12 +29,18 @@ SandboxInfo info_of(const sandbox::Ended& ended) {
   return info;
 }
 
-/// An ended one is still described, with the cause of its end.
+/// An ended one is still described, with the cause of its end; by its name, unless another has that now.
 SandboxInfo run(const SandboxInfoArgs& args, Services& services) {
-  if (!args.sandbox_id.empty())
-    for (const auto& ended : services.manager.ended())
-      if (ended.about.id == args.sandbox_id) return info_of(ended);
-  return info_of(*find_target(services, args.sandbox_id).sandbox);
+  try {
+    return info_of(*find_target(services, args.sandbox_id).sandbox);
+  } catch (const Error&) {
+    const auto all = services.manager.ended();
+    const auto ended = std::find_if(all.rbegin(), all.rend(), [&](const auto& e) {
+      return !args.sandbox_id.empty() && (e.about.id == args.sandbox_id || e.about.name == args.sandbox_id);
+    });
+    if (ended == all.rend()) throw;
+    return info_of(*ended);
+  }
 }
 
 std::string text_of(const SandboxInfo& info) {

@@ -29,9 +29,11 @@ SandboxDefaults settings_of(const Config& config, const std::string& profile) {
   override_with(overrides.cpus, out.cpus);
   override_with(overrides.pids, out.pids);
   override_with(overrides.open_files, out.open_files);
+  override_with(overrides.disk, out.disk);
   override_with(overrides.shm, out.shm);
   override_with(overrides.ttl_s, out.ttl_s);
   override_with(overrides.idle_timeout_s, out.idle_timeout_s);
+  override_with(overrides.pause_after_s, out.pause_after_s);
   return out;
 }
 

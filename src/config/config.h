@@ -17,9 +17,11 @@ struct SandboxDefaults {
   double cpus = 2;
   int64_t pids = 512;
   int64_t open_files = 65536;
+  Bytes disk = gib(2);
   Bytes shm = mib(64);
   int64_t ttl_s = 0;
   int64_t idle_timeout_s = 1800;
+  int64_t pause_after_s = 0;
   int64_t orphan_ttl_s = 600;
   int64_t exec_timeout_s = 120;
   int64_t exec_yield_s = 55;
@@ -34,10 +36,17 @@ struct SandboxDefaults {
     v.optional("pids", pids, "Processes and threads.", {.min = 8, .max = 4'194'304});
     v.optional("open_files", open_files, "Open files of one process, at most the host's hard limit.",
                {.min = 64, .max = 1'048'576});
+    v.optional("disk", disk, "Disk that its files may take; a write past it gets ENOSPC inside.",
+               {.min = 16 << 20});
     v.optional("shm", shm, "Size of /dev/shm.");
     v.optional("ttl_s", ttl_s, "Seconds after which a sandbox ends whatever it does; 0: never.", {.min = 0});
     v.optional("idle_timeout_s", idle_timeout_s, "Seconds without use after which it ends; 0: never.",
                {.min = 0});
+    v.optional(
+        "pause_after_s", pause_after_s,
+        "Seconds without use after which its processes are frozen until the next call; 0: never. Nothing "
+        "that runs a command is.",
+        {.min = 0});
     v.optional("orphan_ttl_s", orphan_ttl_s, "Seconds that it lives on without a server.", {.min = 1});
     v.optional("exec_timeout_s", exec_timeout_s,
                "Seconds that a command may run unless the call says otherwise.", {.min = 1, .max = 3600});
@@ -60,6 +69,13 @@ struct Limits {
   int64_t pending_requests = 256;
   int64_t worker_threads = 64;
   int64_t max_sandboxes = 64;
+  double memory_overcommit = 4;
+  double disk_overcommit = 2;
+  Bytes disk_reserve = gib(2);
+  double disk_reserve_percent = 5;
+  Bytes sandbox_memory, sandbox_disk;
+  double sandbox_cpus = 0;
+  int64_t sandbox_pids = 32'768;
   Bytes file_max = mib(256);
   Bytes log_max = mib(64);
   Bytes logs_max = mib(256);
@@ -71,7 +87,25 @@ struct Limits {
     v.optional("pending_requests", pending_requests, "Calls that run or wait at once.",
                {.min = 1, .max = 65'536});
     v.optional("worker_threads", worker_threads, "Calls that run at once.", {.min = 1, .max = 1024});
-    v.optional("max_sandboxes", max_sandboxes, "Sandboxes that exist at once.", {.min = 1, .max = 65'536});
+    v.optional("max_sandboxes", max_sandboxes,
+               "Sandboxes that exist at once, those of all servers on the data folder together.",
+               {.min = 1, .max = 4096});
+    v.optional("memory_overcommit", memory_overcommit,
+               "How many times the host's memory all sandboxes' limits may add up to.",
+               {.min = 0.1, .max = 10});
+    v.optional("disk_overcommit", disk_overcommit,
+               "How many times the free disk their unwritten limits may add up to.",
+               {.min = 0.1, .max = 100});
+    v.optional("disk_reserve", disk_reserve,
+               "Free disk at which sandboxes can write no more and none is made; this or "
+               "`disk_reserve_percent`, whichever is more.");
+    v.optional("disk_reserve_percent", disk_reserve_percent, "The same as a part of the disk.",
+               {.min = 0, .max = 90});
+    v.optional("sandbox_memory", sandbox_memory,
+               "The most memory that a caller may ask for one sandbox; 0: the host's.");
+    v.optional("sandbox_disk", sandbox_disk, "The most disk; 0: the size of the host's.");
+    v.optional("sandbox_cpus", sandbox_cpus, "The most processors; 0: the host's.", {.min = 0, .max = 1024});
+    v.optional("sandbox_pids", sandbox_pids, "The most processes.", {.min = 8, .max = 4'194'304});
     v.optional("file_max", file_max, "Largest file that a tool reads or writes.", {.min = 4096});
     v.optional("log_max", log_max, "Output kept of one command.", {.min = 4096});
     v.optional("logs_max", logs_max, "Output kept of all commands of a sandbox.", {.min = 4096});
@@ -119,12 +153,12 @@ struct Profile {
   std::optional<Bytes> memory;
   std::optional<double> cpus;
   std::optional<int64_t> pids, open_files;
-  std::optional<Bytes> shm;
+  std::optional<Bytes> disk, shm;
   std::map<std::string, std::string> env;
   std::string workdir = "/workspace";
   std::vector<std::string> host_paths;
   std::string network = "none";
-  std::optional<int64_t> ttl_s, idle_timeout_s;
+  std::optional<int64_t> ttl_s, idle_timeout_s, pause_after_s;
 
   template <class V>
   void describe(V& v) {
@@ -134,6 +168,7 @@ struct Profile {
     v.optional("cpus", cpus, "Processors, at most those of the host.", {.min = 0.05, .max = 1024});
     v.optional("pids", pids, "Processes and threads.", {.min = 8, .max = 4'194'304});
     v.optional("open_files", open_files, "Open files of one process.", {.min = 64, .max = 1'048'576});
+    v.optional("disk", disk, "Disk that its files may take.", {.min = 16 << 20});
     v.optional("shm", shm, "Size of /dev/shm.");
     v.optional("env", env, "Environment variables of every command.");
     v.optional("workdir", workdir, "Folder in which commands start.");
@@ -143,6 +178,8 @@ struct Profile {
     v.optional("ttl_s", ttl_s, "Seconds after which a sandbox ends; 0: never.", {.min = 0});
     v.optional("idle_timeout_s", idle_timeout_s, "Seconds without use after which it ends; 0: never.",
                {.min = 0});
+    v.optional("pause_after_s", pause_after_s,
+               "Seconds without use after which it is frozen until the next call; 0: never.", {.min = 0});
   }
 };
 
@@ -151,6 +188,7 @@ struct Config {
   std::string results = "text";
   std::vector<std::string> toolsets = {"core", "files"};
   std::string log_level = "warning";
+  std::string on_exit = "end";
   std::string default_profile = "default";
   SandboxDefaults sandbox;
   Limits limits;
@@ -169,6 +207,11 @@ struct Config {
     v.optional("toolsets", toolsets, "Groups of tools that are offered.", {.min = 1});
     v.optional("log_level", log_level, "What is written to stderr.",
                {.one_of = {"error", "warning", "info", "debug"}});
+    v.optional(
+        "on_exit", on_exit,
+        "What becomes of the sandboxes when the server ends: `end` removes them, `keep` leaves them to the "
+        "next server, for `sandbox.orphan_ttl_s`.",
+        {.one_of = {"end", "keep"}});
     v.optional("default_profile", default_profile, "Profile of a sandbox whose creator names none.");
     v.optional("sandbox", sandbox, "What every sandbox gets unless its profile or the call says otherwise.");
     v.optional("limits", limits, "What callers can cost at most.");

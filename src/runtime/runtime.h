@@ -19,6 +19,7 @@ struct Limits {
   int64_t pids = 512;
   uint64_t open_files = 65536;  // at most our own hard limit
   uint64_t shm_bytes = 64ull << 20;
+  uint64_t disk_bytes = 2ull << 30;  // of all files on the writable layer
 };
 
 /// Everything a driver needs, already checked and with defaults filled in.

@@ -49,7 +49,8 @@ runtime::Limits limits_of(const config::SandboxDefaults& settings, const CreateR
           .cpus = std::min(request.cpus.value_or(settings.cpus), host_cpus),
           .pids = request.pids.value_or(settings.pids),
           .open_files = open_files_limit(settings.open_files),
-          .shm_bytes = settings.shm.value};
+          .shm_bytes = settings.shm.value,
+          .disk_bytes = request.disk_bytes.value_or(settings.disk.value)};
 }
 
 void check_name(const std::string& name) {
@@ -379,7 +380,14 @@ std::vector<std::shared_ptr<Sandbox>> Manager::list() {
 
 std::vector<Ended> Manager::ended() const {
   const std::lock_guard lock(mutex_);
-  return {ended_.begin(), ended_.end()};
+  std::vector<Ended> out(ended_.begin(), ended_.end());
+  // One that has just ended, of which not everything is removed yet, belongs to them too.
+  for (const auto& [_, entry] : entries_) {
+    if (!entry->published) continue;
+    const auto sandbox = entry->whole();
+    if (!sandbox->running()) out.push_back({sandbox->about(), sandbox->cause(), WallClock::now()});
+  }
+  return out;
 }
 
 bool Manager::destroy(const std::string& id_or_name, std::string& id) {
@@ -405,15 +413,14 @@ void Manager::remove(const std::string& id) {
     const auto it = entries_.find(id);
     if (it == entries_.end()) return;
     entry = it->second;
+    const auto sandbox = entry->whole();
+    if (sandbox) sandbox->end("it was removed");
+    // In one step with leaving the entries: whoever asks finds it here or there.
+    if (sandbox && entry->published) ended_.push_back({sandbox->about(), sandbox->cause(), WallClock::now()});
+    if (ended_.size() > kRememberedEnds) ended_.pop_front();
     entries_.erase(it);
     ++removing_;
     settled_.notify_all();
-  }
-  if (const auto sandbox = entry->whole()) {
-    sandbox->end("it was removed");
-    const std::lock_guard lock(mutex_);
-    if (entry->published) ended_.push_back({sandbox->about(), sandbox->cause(), WallClock::now()});
-    if (ended_.size() > kRememberedEnds) ended_.pop_front();
   }
   if (!builder_.remove(*entry, Clock::now() + kEndTimeout, {}))
     log::warning("something of {} is still there; the next server removes it", id);

@@ -22,7 +22,7 @@ namespace hutch::sandbox {
 /// What a caller may ask for. What is empty comes from the profile.
 struct CreateRequest {
   std::string profile, name, workdir;
-  std::optional<uint64_t> memory_bytes;
+  std::optional<uint64_t> memory_bytes, disk_bytes;
   std::optional<double> cpus;
   std::optional<int64_t> pids;
   std::optional<int64_t> ttl_s, idle_timeout_s;
