@@ -9,14 +9,19 @@
 #include <charconv>
 #include <cmath>
 #include <sstream>
+#include <thread>
 
+#include "base/process.h"
 #include "base/sys.h"
 
 namespace hutch::runtime {
 
+using namespace std::chrono_literals;
+
 namespace {
 
 constexpr int64_t kCpuPeriodUs = 100'000;
+constexpr auto kFreezeTimeout = 1000ms;  // a process that waits for a disk is frozen when that has answered
 
 std::string trimmed(std::string text) {
   while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
@@ -229,6 +234,49 @@ uint64_t Cgroup::pids_refused() const {
          read_keyed(*path + "/runtime/pids.events", "max").value_or(0);
 }
 
+/// v2 has it in every group but the host's root.
+const std::string* Cgroup::freezer_folder() const {
+  const auto it = folders_.find(v2_ ? "" : "freezer");
+  return it == folders_.end() ? nullptr : &it->second;
+}
+
+bool Cgroup::is_frozen() const {
+  const std::string& path = *freezer_folder();
+  if (v2_) return read_keyed(path + "/cgroup.events", "frozen") == 1;
+  return read_value(path + "/freezer.state") == "FROZEN";  // FREEZING: some of them run on
+}
+
+void Cgroup::write_freezer(bool frozen) const {
+  const std::string& path = *freezer_folder();
+  if (v2_)
+    sys::write_file(path + "/cgroup.freeze", frozen ? "1" : "0");
+  else
+    sys::write_file(path + "/freezer.state", frozen ? "FROZEN" : "THAWED");
+}
+
+void Cgroup::freeze(bool frozen) const {
+  const auto* path = freezer_folder();
+  if (path == nullptr) throw Error(Errc::unavailable, "the freezer controller is not available");
+  write_freezer(frozen);
+  for (const auto deadline = Clock::now() + kFreezeTimeout; is_frozen() != frozen;) {
+    if (Clock::now() > deadline) {
+      thaw();
+      throw Error(Errc::timeout, fmt::format("the kernel did not {} {} within {} ms",
+                                             frozen ? "freeze" : "thaw", *path, kFreezeTimeout.count()));
+    }
+    std::this_thread::sleep_for(200us);
+  }
+}
+
+void Cgroup::thaw() const noexcept {
+  try {
+    const auto* path = freezer_folder();
+    if (path != nullptr && sys::exists(*path)) write_freezer(false);
+  } catch (const std::exception&) {
+    // Gone meanwhile.
+  }
+}
+
 void Cgroup::kill_all() const noexcept {
   for (const auto& [_, path] : folders_) {
     try {
@@ -246,6 +294,7 @@ void Cgroup::kill_all() const noexcept {
       // Gone already, or no such controller: remove() will tell.
     }
   }
+  if (!v2_) thaw();
 }
 
 bool Cgroup::remove() const noexcept {

@@ -47,7 +47,8 @@ class CgroupHost {
   const std::string& hybrid_mount() const noexcept { return hybrid_mount_; }
   /// The mount below which v2 groups are; empty on v1.
   const std::string& v2_mount() const noexcept { return v2_mount_; }
-  /// Controller ("memory", "cpu", "pids") to the folder below which our groups go. v2: one entry, key "".
+  /// Controller ("memory", "cpu", "pids", "cpuacct", "freezer") to the folder below which our groups go. v2:
+  /// one entry, key "".
   const std::map<std::string, std::string>& bases() const noexcept { return bases_; }
   /// Why limits, or some of them, cannot be enforced here; empty when all can.
   const std::string& problem() const noexcept { return problem_; }
@@ -88,12 +89,22 @@ class Cgroup {
   /// Times that a process or thread was refused at the limit so far.
   uint64_t pids_refused() const;
 
+  /// Stops every process in the group, or lets them go on, and waits a bounded time until the kernel says
+  /// that it is so. Throws when that cannot be; then they run.
+  void freeze(bool frozen) const;
+
+  /// Also what is frozen. On v1 a frozen process does not even end: it is thawed after its signal.
   void kill_all() const noexcept;
+  /// Lets them go on, whatever was before; for after a kill.
+  void thaw() const noexcept;
   /// Removes the folders, and the server's folder above when it became empty. False when one is still busy.
   bool remove() const noexcept;
 
  private:
   const std::string* folder(const std::string& controller) const;
+  const std::string* freezer_folder() const;
+  bool is_frozen() const;
+  void write_freezer(bool frozen) const;
   Enforcement apply_memory(uint64_t bytes) const;
   Enforcement apply_swap(uint64_t bytes) const;
   Enforcement apply_cpus(double cpus) const;

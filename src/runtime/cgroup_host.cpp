@@ -133,6 +133,11 @@ CgroupHost CgroupHost::probe() {
       for (const char* controller : {"memory", "pids", "cpu", "cpuacct"})
         if (mount.has_option(controller) && groups.contains(controller))
           host.bases_[controller] = own_folder(mount, groups.at(controller)) + "/hutch";
+      // Nothing that is promised needs this one: it may also be missing, or another's.
+      if (mount.has_option("freezer") && groups.contains("freezer")) {
+        const std::string own_freezer = own_folder(mount, groups.at("freezer"));
+        if (::access(own_freezer.c_str(), W_OK) == 0) host.bases_["freezer"] = own_freezer + "/hutch";
+      }
     } else if (mount.type == "cgroup2") {
       host.hybrid_mount_ = mount.target;
       own = groups.contains("") ? own_folder(mount, groups.at("")) : mount.target;

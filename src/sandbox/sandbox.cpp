@@ -119,6 +119,7 @@ void Sandbox::end(const std::string& cause) {
     if (cause_.empty()) cause_ = cause;
   }
   pidfd_signal(body_.container.pidfd.get(), SIGKILL);
+  body_.cgroup.thaw();  // on v1 a frozen process does not end
 }
 
 std::string Sandbox::cause() const {

@@ -81,6 +81,7 @@ bool end_recorded_agent(const Record& record, Clock::time_point deadline) {
     // Compared after the pidfd is held, so that the number cannot change its owner in between.
     if (process_start_time(static_cast<pid_t>(record.pid)) != record.start_time) return true;
     pidfd_signal(pidfd.get(), SIGKILL);
+    runtime::Cgroup(record.cgroup_v2, record.cgroups).thaw();
     return wait_for_end(pidfd.get(), deadline);
   } catch (const Error&) {
     return true;  // there is no such process
