@@ -119,7 +119,8 @@ int main(int argc, char** argv) {
     // A process that does nothing but this, see sandbox::Store::close().
     if (argc == 3 && std::string_view(argv[1]) == "--remove") {
       (void)sys::read_all(sandbox::kServerEndFd);
-      (void)sandbox::remove_server_folder(argv[2]);
+      (void)sandbox::remove_server_folder(
+          argv[2], [](const sandbox::Leftover& kept) { return sandbox::lives_on(kept.record); });
       return 0;
     }
     return run(argc, argv);

@@ -3,14 +3,35 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 
 namespace hutch::tools {
 
+namespace {
+
+/// Once less than a tenth of its lifetime is left.
+std::string end_is_near(const sandbox::Sandbox& sandbox) {
+  const auto expires_at = sandbox.expires_at();
+  if (!expires_at) return {};
+  const auto left = std::chrono::duration_cast<std::chrono::seconds>(*expires_at - sandbox::WallClock::now());
+  const auto ttl = sandbox.about().ttl;
+  if (left * 10 >= ttl) return {};
+  return fmt::format("{} ends in {} s, with all its files: sandbox_update with `ttl_s` gives it more time.",
+                     sandbox.id(), std::max<int64_t>(left.count(), 0));
+}
+
+}  // namespace
+
 Target find_target(Services& services, const std::string& id_or_name) {
-  if (!id_or_name.empty()) return {.sandbox = services.manager.find(id_or_name), .note = {}};
+  if (!id_or_name.empty()) {
+    Target target{.sandbox = services.manager.find(id_or_name), .note = {}};
+    target.note = end_is_near(*target.sandbox);
+    return target;
+  }
   auto found = services.manager.default_sandbox();
   Target target{.sandbox = std::move(found.sandbox), .note = {}};
+  target.note = end_is_near(*target.sandbox);
   if (found.fresh)
     target.note = found.previous_cause.empty()
                       ? fmt::format("{} is new: this server's default sandbox, for calls without sandbox_id.",

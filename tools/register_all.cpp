@@ -14,6 +14,7 @@ void register_all(mcp::ToolRegistry& registry, Services& services) {
   add_sandbox_list_profiles(registry, services);
   add_sandbox_process(registry, services);
   add_sandbox_read_file(registry, services);
+  add_sandbox_update(registry, services);
   add_sandbox_write_file(registry, services);
 }
 

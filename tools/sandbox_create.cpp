@@ -5,11 +5,15 @@
 
 namespace hutch::tools {
 
-SandboxView view_of(const sandbox::Description& about, bool running) {
+std::string_view state_of(const sandbox::Sandbox& sandbox) {
+  return sandbox.pause() == sandbox::Sandbox::Pause::none ? "running" : "paused";
+}
+
+SandboxView view_of(const sandbox::Description& about, std::string_view state) {
   SandboxView view;
   view.sandbox_id = about.id;
   if (!about.name.empty()) view.name = about.name;
-  view.state = running ? "running" : "ended";
+  view.state = state;
   view.profile = about.profile;
   view.runtime = about.runtime;
   for (const auto& [name, item] : about.isolation)
@@ -23,7 +27,7 @@ SandboxView view_of(const sandbox::Description& about, bool running) {
   view.workdir = about.workdir;
   view.user = "root";
   view.writable_paths = {"/"};
-  if (about.ttl.count() > 0) view.expires_at = iso_time(about.created_at + about.ttl);
+  if (about.expires_at != sandbox::WallClock::time_point{}) view.expires_at = iso_time(about.expires_at);
   view.idle_timeout_s = about.idle_timeout.count();
   view.warm = about.warm;
   view.create_ms = static_cast<double>(about.create_time.count()) / 1000;
@@ -73,7 +77,7 @@ void add_sandbox_create(mcp::ToolRegistry& registry, Services& services) {
         request.idle_timeout_s = args.idle_timeout_s;
         request.env = args.env;
         request.labels = args.labels;
-        return view_of(services.manager.create(request)->about(), true);
+        return view_of(services.manager.create(request)->about(), "running");
       },
       [](const SandboxView& view) {
         return mcp::Reply{fmt::format("created {}{} in {} ms{}\n{}", view.sandbox_id,

@@ -90,7 +90,7 @@ struct SandboxView {
   void describe(V& v) {
     v.required("sandbox_id", sandbox_id, "Its id.");
     v.optional("name", name, "Its name, when it has one.");
-    v.required("state", state, "Whether it runs.", {.one_of = {"running", "ended"}});
+    v.required("state", state, "Whether it runs.", {.one_of = {"running", "paused", "ended"}});
     v.required("profile", profile, "Kind of sandbox.");
     v.required("runtime", runtime, "What isolates it.");
     v.required("isolation", isolation, "What is enforced, and what is not.");
@@ -106,7 +106,9 @@ struct SandboxView {
   }
 };
 
-SandboxView view_of(const sandbox::Description& about, bool running);
+SandboxView view_of(const sandbox::Description& about, std::string_view state);
+/// Of one that has not ended.
+std::string_view state_of(const sandbox::Sandbox& sandbox);
 /// The lines that sandbox_create and sandbox_info share.
 std::string text_of(const SandboxView& view);
 

@@ -6,11 +6,9 @@
 
 namespace hutch::tools {
 
-namespace {
-
 SandboxInfo info_of(sandbox::Sandbox& sandbox) {
-  const auto& about = sandbox.about();
-  SandboxInfo info{.view = view_of(about, true), .created_at = iso_time(about.created_at)};
+  const auto about = sandbox.about();
+  SandboxInfo info{.view = view_of(about, state_of(sandbox)), .created_at = iso_time(about.created_at)};
   info.last_used_at = iso_time(sandbox.last_used());
   info.labels = about.labels;
   info.processes = process_views(sandbox);
@@ -22,8 +20,10 @@ SandboxInfo info_of(sandbox::Sandbox& sandbox) {
   return info;
 }
 
+namespace {
+
 SandboxInfo info_of(const sandbox::Ended& ended) {
-  SandboxInfo info{.view = view_of(ended.about, false), .created_at = iso_time(ended.about.created_at)};
+  SandboxInfo info{.view = view_of(ended.about, "ended"), .created_at = iso_time(ended.about.created_at)};
   info.labels = ended.about.labels;
   info.cause = fmt::format("{} ({})", ended.cause, iso_time(ended.ended_at));
   return info;
@@ -42,6 +42,8 @@ SandboxInfo run(const SandboxInfoArgs& args, Services& services) {
     return info_of(*ended);
   }
 }
+
+}  // namespace
 
 std::string text_of(const SandboxInfo& info) {
   std::string text = fmt::format("{}{} · {}\n", info.view.sandbox_id,
@@ -64,8 +66,6 @@ std::string text_of(const SandboxInfo& info) {
   for (const auto& [name, value] : info.labels) text += fmt::format("label {}={}\n", name, value);
   return text;
 }
-
-}  // namespace
 
 void add_sandbox_info(mcp::ToolRegistry& registry, Services& services) {
   registry.add<SandboxInfoArgs, SandboxInfo>(

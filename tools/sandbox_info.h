@@ -38,4 +38,7 @@ struct SandboxInfo {
   }
 };
 
+SandboxInfo info_of(sandbox::Sandbox& sandbox);
+std::string text_of(const SandboxInfo& info);
+
 }  // namespace hutch::tools

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "tools/sandbox_create.h"
+
 namespace hutch::tools {
 
 namespace {
@@ -31,13 +33,14 @@ SandboxListResult run(const SandboxListArgs& args, Services& services) {
     for (const auto& sandbox : services.manager.list()) {
       if (!has_labels(sandbox->about(), args.label)) continue;
       SandboxListEntry entry = entry_of(sandbox->about());
-      entry.state = "running";
+      entry.state = state_of(*sandbox);
+      if (args.state == "paused" && entry.state != "paused") continue;
       entry.last_used_at = iso_time(sandbox->last_used());
       if (const auto expires = sandbox->expires_at()) entry.expires_at = iso_time(*expires);
       entry.memory_bytes = sandbox->cgroup().usage().memory_bytes;
       result.sandboxes.push_back(std::move(entry));
     }
-  if (args.state != "running")
+  if (args.state == "ended" || args.state == "all")
     for (const auto& ended : services.manager.ended()) {
       if (!has_labels(ended.about, args.label)) continue;
       SandboxListEntry entry = entry_of(ended.about);

@@ -10,7 +10,8 @@ struct SandboxListArgs {
 
   template <class V>
   void describe(V& v) {
-    v.optional("state", state, "Which ones (default running).", {.one_of = {"running", "ended", "all"}});
+    v.optional("state", state, "Which ones (default running, with those that are paused).",
+               {.one_of = {"running", "paused", "ended", "all"}});
     v.optional("label", label, "Only those that have all of these labels.");
   }
 };
@@ -27,7 +28,7 @@ struct SandboxListEntry {
   void describe(V& v) {
     v.required("sandbox_id", sandbox_id, "Its id.");
     v.optional("name", name, "Its name, when it has one.");
-    v.required("state", state, "Whether it runs.", {.one_of = {"running", "ended"}});
+    v.required("state", state, "Whether it runs.", {.one_of = {"running", "paused", "ended"}});
     v.required("profile", profile, "Kind of sandbox.");
     v.required("created_at", created_at, "When it was made (UTC).");
     v.optional("last_used_at", last_used_at, "When it was used last (UTC).");

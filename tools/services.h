@@ -29,6 +29,7 @@ void add_sandbox_list_files(mcp::ToolRegistry& registry, Services& services);
 void add_sandbox_list_profiles(mcp::ToolRegistry& registry, Services& services);
 void add_sandbox_process(mcp::ToolRegistry& registry, Services& services);
 void add_sandbox_read_file(mcp::ToolRegistry& registry, Services& services);
+void add_sandbox_update(mcp::ToolRegistry& registry, Services& services);
 void add_sandbox_write_file(mcp::ToolRegistry& registry, Services& services);
 
 }  // namespace hutch::tools

@@ -96,7 +96,8 @@ std::vector<Check> trial(config::Config config) {
                    fmt::format("made by {} in {} ms; it ran a command in {} ms", sandbox->about().runtime,
                                sandbox->about().create_time.count() / 1000, result.duration.count()),
                    ""});
-    for (const auto& [name, item] : sandbox->about().isolation)
+    const auto isolation = sandbox->about().isolation;
+    for (const auto& [name, item] : isolation)
       out.push_back({"isolation: " + name, item.enforced, item.detail, ""});
     manager.shutdown(Clock::now() + std::chrono::seconds(5));
   } catch (const Error& e) {

@@ -72,7 +72,7 @@ int serve_mcp(const Options& options) {
   const config::LoadedConfig settings = load_settings(options);
   const bool structured = settings.config.results == "structured";
 
-  sandbox::Manager manager(settings.config);
+  sandbox::Manager manager(settings.config, true);
   sandbox::Attachments attachments(manager);
   manager.answer_control(control_handler(manager, attachments));
   tools::Services services{.manager = manager, .merge_output = !structured};

@@ -1,12 +1,16 @@
 #include "sandbox/builder.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "base/log.h"
 #include "base/sys.h"
+#include "sandbox/admission.h"
 
 namespace hutch::sandbox {
 
@@ -15,6 +19,16 @@ using namespace std::chrono_literals;
 namespace {
 
 constexpr auto kBuildTimeout = 30s;
+
+/// An agent that does not answer by then is no use to anybody.
+constexpr auto kAdoptTimeout = 5s;
+
+/// 0: it has no end. lives_on() has seen that it is not over.
+uint64_t lifetime_left_ms(const Description& about) {
+  if (about.expires_at == WallClock::time_point{}) return 0;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(about.expires_at - WallClock::now());
+  return static_cast<uint64_t>(std::max<int64_t>(left.count(), 1));
+}
 
 void make_workdir(Sandbox& sandbox, const std::string& workdir) {
   if (workdir != "/workspace") sandbox.make_folder(workdir);
@@ -28,13 +42,25 @@ runtime::CgroupHost& Builder::cgroups() {
   return *cgroups_;
 }
 
-void Builder::prepare() {
+Store::Leftovers Builder::prepare(bool adopts) {
   const auto& host = cgroups();
   const std::lock_guard lock(mutex_);
   store_.open();
   adopt_orphans();
   if (!host.problem().empty()) log::warning("limits cannot be enforced on this host: {}", host.problem());
-  for (const auto& id : store_.remove_leftovers()) log::info("removed the leftover sandbox {}", id);
+  return store_.take_leftovers(adopts);
+}
+
+HostTotals Builder::host_totals() const {
+  const config::Limits& limits = config_.limits;
+  const auto times = [](double factor, uint64_t bytes) {
+    return static_cast<uint64_t>(factor * static_cast<double>(bytes));
+  };
+  struct statvfs disk {};
+  const bool known = ::statvfs(store_.home().c_str(), &disk) == 0;
+  return {.sandboxes = limits.max_sandboxes,
+          .memory_bytes = times(limits.memory_overcommit, host_memory_bytes()),
+          .disk_bytes = known ? times(limits.disk_overcommit, disk.f_bavail * disk.f_frsize) : UINT64_MAX};
 }
 
 runtime::Runtime& Builder::choose_runtime(const std::string& wanted) {
@@ -62,9 +88,56 @@ std::shared_ptr<Entry> Builder::name_one() {
 }
 
 void Builder::set_state(Entry& entry, const std::string& state) {
+  note(entry, [&](Record& record) { record.state = state; });
+}
+
+std::shared_ptr<Entry> Builder::name_adopted(const Leftover& leftover) {
+  auto entry = std::make_shared<Entry>();
+  entry->id = leftover.record.id;
+  entry->record = leftover.record;
+  entry->cgroup = runtime::Cgroup(leftover.record.cgroup_v2, leftover.record.cgroups);
+  entry->first_id = leftover.record.first_id;
+  entry->adopted = true;
+  if (entry->first_id != 0) ids_.keep(entry->first_id);
+  entry->record_file = store_.open_record(entry->id);
+  sys::write_all(entry->record_file.get(), "\n");  // behind a line that was not finished
+  note_last_use(entry->record_file, leftover.last_used);
+  return entry;
+}
+
+void Builder::adopt(Entry& entry, WallClock::time_point last_used) {
+  const Record record = entry.record;
+  const std::string folder = store_.sandbox_folder(entry.id);
+  runtime::Container container{.pid = static_cast<pid_t>(record.pid),
+                               .start_time = record.start_time,
+                               .pidfd = recorded_agent(record),
+                               .isolation = record.about.isolation};
+  if (!container.pidfd) throw Error(Errc::unavailable, "its agent has ended meanwhile");
+  if (!entry.cgroup.holds(container.pid)) throw Error(Errc::unavailable, "it has left its cgroup");
+  entry.cgroup.thaw();
+  auto channel = Channel::take_over(io_.context(), folder);
+  auto sandbox = std::make_shared<Sandbox>(
+      io_.context(), calls_, body_of(entry, record.about.limits, std::move(container), channel));
+  channel->connect({.orphan_ttl_ms = static_cast<uint64_t>(config_.sandbox.orphan_ttl_s) * 1000,
+                    .ends_in_ms = lifetime_left_ms(record.about)},
+                   Clock::now() + kAdoptTimeout);
+  sandbox->take_up(record.about, last_used, record.next_command);
+  if (record.paused) sandbox->update({.paused = true});
   const std::lock_guard lock(entry.mutex);
-  entry.record.state = state;
-  Store::write_record(entry.record_file, entry.record);
+  entry.sandbox = std::move(sandbox);
+}
+
+Body Builder::body_of(const Entry& entry, const runtime::Limits& limits, runtime::Container container,
+                      std::shared_ptr<Channel> channel) const {
+  return {.id = entry.id,
+          .runtime = entry.record.runtime,
+          .limits = limits,
+          .container = std::move(container),
+          .cgroup = entry.cgroup,
+          .channel = std::move(channel),
+          .layer_folder = store_.sandbox_folder(entry.id) + "/layer",
+          .log_max_bytes = config_.limits.log_max.value,
+          .logs_max_bytes = config_.limits.logs_max.value};
 }
 
 void Builder::build(Entry& entry, const std::string& profile_name, const runtime::Limits& limits) {
@@ -78,7 +151,9 @@ void Builder::build(Entry& entry, const std::string& profile_name, const runtime
   {
     const std::lock_guard lock(entry.mutex);
     entry.record.runtime = runtime.name();
-    entry.record_file = store_.create_sandbox_folder(entry.id);
+    entry.record.first_id = entry.first_id;
+    store_.create_sandbox_folder(entry.id);
+    entry.record_file = store_.open_record(entry.id);
     Store::write_record(entry.record_file, entry.record);
   }
 
@@ -101,16 +176,8 @@ void Builder::build(Entry& entry, const std::string& profile_name, const runtime
   channel->connect(
       {.orphan_ttl_ms = static_cast<uint64_t>(config_.sandbox.orphan_ttl_s) * 1000, .ends_in_ms = 0},
       deadline);
-  auto sandbox = std::make_shared<Sandbox>(io_.context(), calls_,
-                                           Body{.id = entry.id,
-                                                .runtime = std::string(runtime.name()),
-                                                .limits = limits,
-                                                .container = std::move(container),
-                                                .cgroup = entry.cgroup,
-                                                .channel = channel,
-                                                .layer_folder = folder + "/layer",
-                                                .log_max_bytes = config_.limits.log_max.value,
-                                                .logs_max_bytes = config_.limits.logs_max.value});
+  auto sandbox = std::make_shared<Sandbox>(
+      io_.context(), calls_, body_of(entry, limits, std::move(container), std::move(channel)));
   make_workdir(*sandbox, profile.workdir);
   const std::lock_guard lock(entry.mutex);
   entry.sandbox = std::move(sandbox);
@@ -136,7 +203,10 @@ bool Builder::remove(Entry& entry, Clock::time_point deadline, const sys::Remove
   }
   reap_orphans();
   if (entry.first_id != 0) ids_.give_back(entry.first_id);
-  return gone && store_.remove_sandbox_folder(entry.id, bounds);
+  gone = gone && store_.remove_sandbox_folder(entry.id, bounds);
+  // What is left stays counted: it still takes the host's memory or disk.
+  if (gone) release(entry.id);
+  return gone;
 }
 
 }  // namespace hutch::sandbox

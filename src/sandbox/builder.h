@@ -22,9 +22,11 @@ struct Entry {
   std::string id;
   runtime::Cgroup cgroup;
   uint32_t first_id = 0;  // of its range of host ids; 0 = none of its own
-  // The manager's lock guards these two.
+  // The manager's lock guards these.
   bool claimed = false;    // somebody's; otherwise being built for nobody, or warm
   bool published = false;  // its owner can name it
+  bool adopted = false;    // from a server that is dead
+  std::string name;        // of its owner's choice
 
   std::mutex mutex;  // guards what follows
   Record record;
@@ -44,9 +46,13 @@ class Builder {
   explicit Builder(const config::Config& config) : config_(config), store_(config.home) {}
 
   /// The data folder, and what dead servers left in it: once, before anything else.
-  void prepare();
+  Store::Leftovers prepare(bool adopts);
   /// Gives everything its name. Nothing is made yet.
   std::shared_ptr<Entry> name_one();
+  /// Takes up one that lives on: its agent has answered, its limits hold. Throws when that cannot be; then
+  /// remove() ends it.
+  std::shared_ptr<Entry> name_adopted(const Leftover& leftover);
+  void adopt(Entry& entry, WallClock::time_point last_used);
   /// Makes it whole: its agent has answered. `profile` tells root file system and runtime, `limits` hold from
   /// the start. On an Error the entry holds whatever was made, for remove().
   void build(Entry& entry, const std::string& profile, const runtime::Limits& limits);
@@ -55,6 +61,24 @@ class Builder {
   bool remove(Entry& entry, Clock::time_point deadline, const sys::RemoveBounds& bounds);
   /// Notes in the entry's record, and on disk, what it is now.
   void set_state(Entry& entry, const std::string& state);
+  template <class Change>
+  void note(Entry& entry, Change change) {
+    const std::lock_guard lock(entry.mutex);
+    change(entry.record);
+    Store::write_record(entry.record_file, entry.record);
+  }
+  /// What all servers together may promise of this host now.
+  HostTotals host_totals() const;
+  /// Counts the sandbox with that much from now on, or throws limit_exceeded.
+  void charge(const std::string& id, const Charge& charge) {
+    store_.ledger().charge(store_.server_id(), id, charge, host_totals());
+  }
+  /// The same for one that exists already, whatever the host has.
+  void charge_anyway(const std::string& id, const Charge& charge) {
+    store_.ledger().charge(store_.server_id(), id, charge, {Ledger::kMaxLines, UINT64_MAX, UINT64_MAX});
+  }
+  void release(const std::string& id) noexcept { store_.ledger().release(id); }
+  Totals totals() const { return store_.ledger().totals(); }
   void close() noexcept { store_.close(); }
 
   runtime::CgroupHost& cgroups();
@@ -64,6 +88,8 @@ class Builder {
 
  private:
   runtime::Runtime& choose_runtime(const std::string& wanted);
+  Body body_of(const Entry& entry, const runtime::Limits& limits, runtime::Container container,
+               std::shared_ptr<Channel> channel) const;
 
   const config::Config& config_;
   Store store_;

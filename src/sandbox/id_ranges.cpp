@@ -43,6 +43,11 @@ uint32_t IdRanges::take() {
   throw Error(Errc::limit_exceeded, "no range of user ids is free for another sandbox");
 }
 
+void IdRanges::keep(uint32_t first_id) {
+  const std::lock_guard lock(mutex_);
+  taken_.insert(first_id);
+}
+
 void IdRanges::give_back(uint32_t first_id) {
   const std::lock_guard lock(mutex_);
   taken_.erase(first_id);

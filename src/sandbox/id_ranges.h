@@ -18,6 +18,8 @@ class IdRanges {
  public:
   /// The first id of a free range. Throws limit_exceeded when all are taken.
   uint32_t take();
+  /// A range that a sandbox of a server before has.
+  void keep(uint32_t first_id);
   void give_back(uint32_t first_id);
 
  private:

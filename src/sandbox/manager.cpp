@@ -1,10 +1,11 @@
 #include "sandbox/manager.h"
 
 #include <fmt/format.h>
-#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <tuple>
+#include <cstdlib>
+#include <filesystem>
 
 #include "base/log.h"
 #include "base/sys.h"
@@ -19,75 +20,22 @@ constexpr auto kEndTimeout = 5s;
 constexpr auto kPingTimeout = 1s;
 constexpr size_t kRememberedEnds = 256;
 constexpr uint64_t kQuickFileBytes = 16u << 20;
-constexpr uint64_t kWarmCharge = 64u << 20;  // what a warm sandbox is counted with until it is claimed
-
 /// A refill starts this long after the last call, or this long after it was due while calls run on and on.
 constexpr auto kPause = 10ms, kPatience = 200ms;
-
-/// What every command finds in its environment; nothing of the server's own.
-std::map<std::string, std::string> base_environment() {
-  return {{"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-          {"HOME", "/root"},
-          {"USER", "root"},
-          {"LOGNAME", "root"},
-          {"SHELL", "/bin/bash"},
-          {"LANG", "C.UTF-8"},
-          {"TERM", "dumb"}};
-}
-
-/// Raising a hard limit needs CAP_SYS_RESOURCE, which servers in containers do not have: never more than
-/// ours.
-uint64_t open_files_limit(int64_t wanted) {
-  rlimit files{};
-  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return static_cast<uint64_t>(wanted);
-  return std::min<uint64_t>(files.rlim_max, static_cast<uint64_t>(wanted));
-}
-
-runtime::Limits limits_of(const config::SandboxDefaults& settings, const CreateRequest& request) {
-  static const double host_cpus = static_cast<double>(std::max(1u, std::thread::hardware_concurrency()));
-  return {.memory_bytes = request.memory_bytes.value_or(settings.memory.value),
-          .cpus = std::min(request.cpus.value_or(settings.cpus), host_cpus),
-          .pids = request.pids.value_or(settings.pids),
-          .open_files = open_files_limit(settings.open_files),
-          .shm_bytes = settings.shm.value,
-          .disk_bytes = request.disk_bytes.value_or(settings.disk.value)};
-}
-
-void check_name(const std::string& name) {
-  const bool plain = std::ranges::all_of(name, [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
-           c == '_' || c == '-';
-  });
-  if (!plain || name.size() > 64 || name.starts_with("sbx-") || name.starts_with('-') ||
-      name.starts_with('.'))
-    throw Error(Errc::invalid_argument, fmt::format("'{}' cannot be a sandbox's name", name.substr(0, 80)))
-        .hint("up to 64 letters, digits, '.', '_' and '-', not beginning with '.', '-' or 'sbx-'");
-}
-
-std::string absolute_workdir(const std::string& asked, const std::string& of_profile) {
-  if (asked.empty()) return of_profile;
-  return asked.front() == '/' ? asked : of_profile + "/" + asked;
-}
 
 Error has_ended(const std::string& id_or_name, const std::string& cause) {
   return Error(Errc::not_found, fmt::format("sandbox {} has ended: {}", id_or_name, cause))
       .hint("make a new one with sandbox_create, or leave sandbox_id out to use the default sandbox");
 }
 
-/// For each profile the first one with the same root file system, runtime and hardening; the default one
-/// before all others.
-std::map<std::string, std::string> kinds_of(const config::Config& config) {
-  using Hard = std::tuple<std::string, std::vector<std::string>, std::string, int64_t, uint64_t>;
-  const auto hard = [&](const std::string& name) {
-    const config::Profile& p = config.profiles.at(name);
-    const config::SandboxDefaults settings = config::settings_of(config, name);
-    return Hard(p.runtime, p.host_paths, p.workdir, settings.open_files, settings.shm.value);
-  };
-  std::map<Hard, std::string> first{{hard(config.default_profile), config.default_profile}};
-  std::map<std::string, std::string> kinds;
-  for (const auto& [name, _] : config.profiles)
-    kinds[name] = first.try_emplace(hard(name), name).first->second;
-  return kinds;
+/// Whose servers follow each other: a host's session, where it says which one, otherwise the program that
+/// started this one in this folder.
+std::string owner_key() {
+  if (const char* session = std::getenv("CLAUDE_CODE_SESSION_ID"); session != nullptr && *session != '\0')
+    return fmt::format("session {}", session);
+  std::error_code unknown;
+  return fmt::format("process {} of {} in {}", ::getppid(), process_start_time(::getppid()),
+                     std::filesystem::current_path(unknown).string());
 }
 
 PoolSettings pool_settings(const config::Pool& pool) {
@@ -98,8 +46,10 @@ PoolSettings pool_settings(const config::Pool& pool) {
 
 }  // namespace
 
-Manager::Manager(const config::Config& config)
+Manager::Manager(const config::Config& config, bool keeps)
     : config_(config),
+      keeps_(keeps),
+      owner_(owner_key()),
       kinds_(kinds_of(config_)),
       builder_(config_),
       pool_(pool_settings(config_.pool), pool_hooks()),
@@ -117,11 +67,55 @@ void Manager::prepare() {
   if (prepared_) return;
   const std::lock_guard lock(prepare_mutex_);
   if (prepared_) return;
-  builder_.prepare();
+  const Store::Leftovers leftovers = builder_.prepare(keeps_);
+  for (const auto& leftover : leftovers.adopted) adopt(leftover);
+  for (const auto& [record, folder, last_used] : leftovers.removed) {
+    if (record.about.id.empty()) continue;  // nobody had claimed it
+    const std::lock_guard inner(mutex_);
+    const auto expires_at = record.about.expires_at;
+    const bool expired = expires_at != WallClock::time_point{} && expires_at <= WallClock::now();
+    ended_.push_back({record.about,
+                      expired ? fmt::format("its lifetime of {} s was over", record.about.ttl.count())
+                              : "its server ended, and it did not live on",
+                      WallClock::now()});
+    if (ended_.size() > kRememberedEnds) ended_.pop_front();
+  }
   if (control_handler_) control_.emplace(builder_.io().context(), builder_.folder(), control_handler_);
   pool_.announce(kind_of(config_.default_profile));
   pool_.start();
   prepared_ = true;
+}
+
+/// A sandbox whose server was killed, or has left it to us, is ours from here on.
+void Manager::adopt(const Leftover& leftover) {
+  const auto entry = builder_.name_adopted(leftover);
+  {
+    const std::lock_guard lock(mutex_);
+    entry->claimed = true;
+    // Two servers may have had sandboxes of one name.
+    if (find_entry(entry->record.about.name) != entries_.end()) entry->record.about.name.clear();
+    entry->name = entry->record.about.name;
+    entries_[entry->id] = entry;
+  }
+  try {
+    builder_.charge_anyway(entry->id, full_charge(entry->record.about.limits));
+    builder_.adopt(*entry, leftover.last_used);
+    watch(entry);
+  } catch (const Error& e) {
+    log::warning("sandbox {} of a server before cannot be taken up: {}", entry->id, e.what());
+    {
+      const std::lock_guard lock(mutex_);
+      ended_.push_back({entry->record.about, fmt::format("its server ended, and the next one could not take it "
+                                                         "up: {}",
+                                                         e.what()),
+                        WallClock::now()});
+    }
+    return remove(entry->id);
+  }
+  log::info("took up {} of a server before", entry->id);
+  const std::lock_guard lock(mutex_);
+  entry->published = true;
+  if (entry->record.is_default && entry->record.owner == owner_) default_id_ = entry->id;
 }
 
 /// A warm sandbox that lives, or nothing. With mutex_ held.
@@ -135,68 +129,63 @@ std::shared_ptr<Entry> Manager::take_warm(const std::string& kind) {
   return nullptr;
 }
 
+/// Counts it with that much. Warm sandboxes of ours give way to it. With mutex_ held.
+void Manager::charge(const std::string& id, const Charge& charge) {
+  for (;;) {
+    try {
+      return builder_.charge(id, charge);
+    } catch (const Error& e) {
+      const auto evicted = e.code() == Errc::limit_exceeded ? pool_.evict() : std::nullopt;
+      if (!evicted) throw;
+      builder_.release(*evicted);
+      to_remove_.push_back(*evicted);
+      changed_.notify_all();
+    }
+  }
+}
+
 /// The entry of a sandbox that is this caller's alone: a warm one, or one that has to be built.
-std::shared_ptr<Entry> Manager::reserve(const CreateRequest& request, const std::string& profile,
-                                        bool warm_allowed) {
+std::shared_ptr<Entry> Manager::reserve(const Description& about, bool warm_allowed) {
   const std::lock_guard lock(mutex_);
   if (stopping_) throw Error(Errc::unavailable, "the server is ending");
-  const auto claimed =
-      static_cast<int64_t>(std::ranges::count_if(entries_, [](const auto& e) { return e.second->claimed; }));
-  if (claimed >= config_.limits.max_sandboxes)
-    throw Error(Errc::limit_exceeded, fmt::format("there are {} sandboxes already", claimed))
-        .hint("end one with sandbox_destroy, or raise limits.max_sandboxes in the configuration");
-  if (!request.name.empty())
-    if (const auto it = find_entry(request.name); it != entries_.end())
-      throw Error(Errc::conflict, fmt::format("a sandbox named '{}' exists: {}", request.name, it->first))
-          .hint("use it by that name as sandbox_id, destroy it first, or take another name");
-  auto entry = warm_allowed ? take_warm(kind_of(profile)) : nullptr;
-  if (!entry) {
-    if (entries_.size() >= static_cast<size_t>(config_.limits.max_sandboxes)) {
-      if (const auto id = pool_.evict()) to_remove_.push_back(*id), changed_.notify_all();
-    }
-    entry = builder_.name_one();
-    entries_[entry->id] = entry;
+  if (const auto it = find_entry(about.name); it != entries_.end())
+    throw Error(Errc::conflict, fmt::format("a sandbox named '{}' exists: {}", about.name, it->first))
+        .hint("use it by that name as sandbox_id, destroy it first, or take another name");
+  const std::string& kind = kind_of(about.profile);
+  auto entry = warm_allowed ? take_warm(kind) : nullptr;
+  const bool warm = entry != nullptr;
+  if (!warm) entry = builder_.name_one();
+  try {
+    charge(entry->id, full_charge(about.limits));
+  } catch (...) {
+    if (warm) pool_.put_back(kind, entry->id);
+    throw;
   }
+  entries_[entry->id] = entry;
   entry->claimed = true;
-  const std::lock_guard inner(entry->mutex);
-  entry->record.name = request.name;
-  entry->record.profile = profile;
+  entry->name = about.name;
   return entry;
 }
 
 std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request) {
+  return create(request, false);
+}
+
+std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request, bool is_default) {
   const CallGauge::Scope running(builder_.calls());
   const auto start = Clock::now();
-  if (!request.name.empty()) check_name(request.name);
-  check_environment(request.env);
-  const std::string profile_name = request.profile.empty() ? config_.default_profile : request.profile;
-  const config::SandboxDefaults settings = config::settings_of(config_, profile_name);
-  const config::Profile& profile = config_.profiles.at(profile_name);
+  Description about = describe_new(config_, request);
   prepare();
 
-  Description about{
-      .name = request.name,
-      .profile = profile_name,
-      .workdir = absolute_workdir(request.workdir, profile.workdir),
-      .env = base_environment(),
-      .labels = request.labels,
-      .limits = limits_of(settings, request),
-      .ttl = std::chrono::seconds(request.ttl_s.value_or(settings.ttl_s)),
-      .idle_timeout = std::chrono::seconds(request.idle_timeout_s.value_or(settings.idle_timeout_s)),
-      .background_keeps_alive = std::chrono::seconds(config_.sandbox.background_keeps_alive_s),
-      .created_at = WallClock::now()};
-  for (const auto* more : {&profile.env, &request.env})
-    for (const auto& [name, value] : *more) about.env[name] = value;
-
   for (bool warm_allowed = true;; warm_allowed = false) {
-    const auto entry = reserve(request, profile_name, warm_allowed);
+    const auto entry = reserve(about, warm_allowed);
     about.warm = entry->whole() != nullptr;
     try {
       if (!about.warm) {
-        builder_.build(*entry, profile_name, about.limits);
-        watch(*entry);
+        builder_.build(*entry, about.profile, about.limits);
+        watch(entry);
       }
-      auto sandbox = claim(*entry, request, about, start);
+      auto sandbox = claim(*entry, request, about, start, is_default);
       log::info("{} made in {} us{}", entry->id, sandbox->about().create_time.count(),
                 about.warm ? ", warm" : "");
       return sandbox;
@@ -214,16 +203,24 @@ std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request) {
 
 /// Gives a whole sandbox to its owner: what differs from one owner to the next is attached here.
 std::shared_ptr<Sandbox> Manager::claim(Entry& entry, const CreateRequest& request, Description about,
-                                        Clock::time_point asked_at) {
+                                        Clock::time_point asked_at, bool is_default) {
   const auto sandbox = entry.whole();
   sandbox->claim(std::move(about), asked_at);
   check_enforced(request, sandbox->about().isolation);
-  builder_.set_state(entry, "running");
+  builder_.note(entry, [&](Record& record) {
+    record.state = "running";
+    record.about = sandbox->about();
+    record.owner = owner_;
+    record.is_default = is_default;
+    record.outlives_server = keeps_;
+    record.next_command = sandbox->next_command();
+  });
   if (!request.workdir.empty()) sandbox->make_folder(sandbox->about().workdir);
   const std::lock_guard lock(mutex_);
   if (stopping_) throw Error(Errc::unavailable, "the server is ending");
   entry.published = true;
-  if (const auto end = sandbox->ends_at(); end && *end < next_look_) {
+  const auto end = sandbox->ends_at();
+  if ((end && *end < next_look_) || sandbox->about().pause_after > 0s) {
     look_again_ = true;
     changed_.notify_all();
   }
@@ -231,29 +228,17 @@ std::shared_ptr<Sandbox> Manager::claim(Entry& entry, const CreateRequest& reque
 }
 
 /// From here on the housekeeper hears of its end.
-void Manager::watch(Entry& entry) {
-  entry.whole()->watch([this, id = entry.id] {
+void Manager::watch(const std::shared_ptr<Entry>& entry) {
+  const auto on_end = [this, id = entry->id] {
     pool_.forget(id);
     const std::lock_guard lock(mutex_);
     to_remove_.push_back(id);
     changed_.notify_all();
-  });
-}
-
-/// A limit that the caller named must hold; a default one is reported as it is.
-void Manager::check_enforced(const CreateRequest& request, const runtime::Isolation& isolation) const {
-  const auto require = [&](bool asked, const char* name) {
-    if (!asked) return;
-    const auto it = isolation.find(name);
-    if (it != isolation.end() && it->second.enforced) return;
-    throw Error(Errc::unavailable, fmt::format("the limit '{}' cannot be enforced on this host: {}", name,
-                                               it != isolation.end() ? it->second.detail : "it is not known"))
-        .hint(fmt::format("leave '{}' out to go without it, or see hutch doctor", name));
   };
-  require(request.memory_bytes.has_value(), "memory");
-  require(request.memory_bytes.has_value(), "swap");  // or the rest would go there
-  require(request.cpus.has_value(), "cpus");
-  require(request.pids.has_value(), "pids");
+  const auto on_use = [weak = std::weak_ptr(entry)] {
+    if (const auto used = weak.lock()) note_last_use(used->record_file, WallClock::now());
+  };
+  entry->whole()->watch(on_end, on_use);
 }
 
 PoolHooks Manager::pool_hooks() {
@@ -274,12 +259,13 @@ std::string Manager::build_warm(const std::string& kind) {
     entries_[entry->id] = entry;
   }
   try {
-    builder_.build(*entry, kind, limits_of(config::settings_of(config_, kind), {}));
+    builder_.charge(entry->id, warm_charge());
+    builder_.build(*entry, kind, default_limits(config_, kind));
     if (!entry->whole()->ping(Clock::now() + kPingTimeout))
       throw Error(Errc::timeout, "its agent does not answer");
     for (const std::string& name : config_.pool.interpreters) start_interpreter(*entry->whole(), name);
     builder_.set_state(*entry, "warm");
-    watch(*entry);
+    watch(entry);
     const std::lock_guard lock(mutex_);
     settled_.notify_all();
   } catch (...) {
@@ -311,22 +297,19 @@ PoolHooks::Health Manager::check_warm(const std::string& id) {
 
 /// Warm sandboxes are counted like others, but never take more than half of the memory that is free.
 PoolHooks::Room Manager::room(uint64_t memory_bytes) {
-  int64_t count = 0;
-  {
-    const std::lock_guard lock(mutex_);
-    count = config_.limits.max_sandboxes - static_cast<int64_t>(entries_.size());
-  }
+  const int64_t count = config_.limits.max_sandboxes - builder_.totals().sandboxes;
   if (count <= 0) return {0, "limits.max_sandboxes"};
-  const auto by_memory =
-      static_cast<int64_t>(sys::available_memory() / 2 / std::max(kWarmCharge, memory_bytes));
+  const auto by_memory = static_cast<int64_t>(sys::available_memory() / 2 /
+                                              std::max(warm_charge().memory_bytes, memory_bytes));
   if (by_memory < count) return {static_cast<int>(by_memory), "the host's free memory"};
   return {static_cast<int>(count), ""};
 }
 
 Manager::Entries::iterator Manager::find_entry(const std::string& id_or_name) {
   if (const auto it = entries_.find(id_or_name); it != entries_.end() && it->second->claimed) return it;
-  return std::ranges::find_if(
-      entries_, [&](const auto& e) { return !id_or_name.empty() && e.second->record.name == id_or_name; });
+  return std::ranges::find_if(entries_, [&](const auto& e) {
+    return !id_or_name.empty() && e.second->name == id_or_name;
+  });
 }
 
 /// With mutex_ held.
@@ -338,7 +321,7 @@ Error Manager::unknown(const std::string& id_or_name) const {
   for (const auto& [id, entry] : entries_)
     if (entry->published && entry->whole()->running())
       live += fmt::format("{}{}{}", live.empty() ? "" : ", ", id,
-                          entry->record.name.empty() ? "" : fmt::format(" ({})", entry->record.name));
+                          entry->name.empty() ? "" : fmt::format(" ({})", entry->name));
   return Error(Errc::not_found, fmt::format("there is no sandbox '{}'", id_or_name.substr(0, 80)))
       .hint(live.empty() ? "no sandbox is running: make one with sandbox_create, or leave sandbox_id out"
                          : "the live ones are " + live + "; sandbox_create makes a new one");
@@ -356,6 +339,7 @@ std::shared_ptr<Sandbox> Manager::find(const std::string& id_or_name) {
 
 Manager::DefaultSandbox Manager::default_sandbox() {
   const std::lock_guard one_maker(default_mutex_);
+  prepare();  // may take up the one of the server before
   std::string previous;
   if (!default_id_.empty()) {
     try {
@@ -364,7 +348,7 @@ Manager::DefaultSandbox Manager::default_sandbox() {
       previous = e.what();
     }
   }
-  DefaultSandbox made{.sandbox = create({}), .fresh = true, .previous_cause = previous};
+  DefaultSandbox made{.sandbox = create({}, true), .fresh = true, .previous_cause = previous};
   default_id_ = made.sandbox->about().id;
   return made;
 }
@@ -390,8 +374,42 @@ std::vector<Ended> Manager::ended() const {
   return out;
 }
 
+void Manager::update(const std::string& id_or_name, const Changes& changes) {
+  const CallGauge::Scope running(builder_.calls());
+  check_caps(config_.limits, changes);
+  const auto sandbox = id_or_name.empty() ? default_sandbox().sandbox : find(id_or_name);
+  const auto entry = [&] {
+    const std::lock_guard lock(mutex_);
+    const auto it = entries_.find(sandbox->id());
+    if (it == entries_.end()) throw unknown(sandbox->id());
+    return it->second;
+  }();
+  runtime::Limits limits = sandbox->about().limits;
+  const Charge before = full_charge(limits);
+  limits.memory_bytes = changes.memory_bytes.value_or(limits.memory_bytes);
+  {
+    const std::lock_guard lock(mutex_);
+    charge(entry->id, full_charge(limits));
+  }
+  try {
+    sandbox->update(changes);
+  } catch (...) {
+    builder_.charge_anyway(entry->id, before);
+    throw;
+  }
+  builder_.note(*entry, [&](Record& record) {
+    record.about = sandbox->about();
+    record.paused = sandbox->pause() == Sandbox::Pause::by_owner;
+    record.next_command = sandbox->next_command();
+  });
+  const std::lock_guard lock(mutex_);
+  look_again_ = true;
+  changed_.notify_all();
+}
+
 bool Manager::destroy(const std::string& id_or_name, std::string& id) {
   const CallGauge::Scope running(builder_.calls());
+  prepare();
   std::shared_ptr<Sandbox> sandbox;
   {
     const std::lock_guard lock(mutex_);
@@ -429,20 +447,41 @@ void Manager::remove(const std::string& id) {
   settled_.notify_all();
 }
 
+/// Whether it is left to the next server.
+bool Manager::stays(Entry& entry) const {
+  const auto sandbox = entry.whole();
+  if (!keeps_ || !entry.published || !sandbox->running()) return false;
+  return config_.on_exit == "keep" || (entry.adopted && !sandbox->was_used());
+}
+
+void Manager::leave(Entry& entry) {
+  try {
+    // A frozen agent could not end the sandbox if no server came.
+    entry.whole()->resume();
+  } catch (const Error& e) {
+    log::warning("{} is left frozen: {}", entry.id, e.what());
+  }
+}
+
 void Manager::shutdown(Clock::time_point deadline) {
   pool_.stop();
   Entries entries;
+  std::vector<std::shared_ptr<Entry>> kept;
   {
     std::unique_lock lock(mutex_);
     stopping_ = true;
     // What is half made is best removed by whoever makes it, who knows how far it is: without its processes
     // it fails at once.
     const auto is_whole = [](const auto& e) { return e.second->whole() != nullptr; };
+
     for (const auto& [_, entry] : entries_)
       if (!entry->whole()) entry->cgroup.kill_all();
     settled_.wait_until(lock, Clock::now() + (deadline - Clock::now()) / 2,
                         [&] { return std::ranges::all_of(entries_, is_whole); });
     entries.swap(entries_);
+    for (auto& [id, entry] : entries)
+      if (stays(*entry)) kept.push_back(entry);
+    std::erase_if(entries, [this](const auto& e) { return stays(*e.second); });
   }
   for (auto& [_, entry] : entries) {
     const auto sandbox = entry->whole();
@@ -465,12 +504,13 @@ void Manager::shutdown(Clock::time_point deadline) {
       });
     }
   }
+  for (const auto& entry : kept) leave(*entry);
   std::unique_lock lock(mutex_);
   settled_.wait_until(lock, deadline, [&] { return removing_ == 0; });
   builder_.close();
 }
 
-/// Ends what is over its time and returns when to look again.
+/// Ends what is over its time and returns when to look again. With mutex_ held.
 Clock::time_point Manager::end_overdue() {
   auto next = Clock::now() + 1h;
   for (const auto& [_, entry] : entries_) {
@@ -479,12 +519,31 @@ Clock::time_point Manager::end_overdue() {
     if (!sandbox->running()) continue;
     const auto end = sandbox->ends_at();
     if (end && *end <= Clock::now()) {
-      const auto expires = sandbox->expires_at();
-      sandbox->end(expires && *expires <= WallClock::now()
-                       ? fmt::format("its lifetime of {} s was over", sandbox->about().ttl.count())
-                       : fmt::format("it was not used for {} s", sandbox->about().idle_timeout.count()));
+      const auto about = sandbox->about();
+      const bool expired = about.expires_at != WallClock::time_point{} && about.expires_at <= WallClock::now();
+      sandbox->end(expired ? fmt::format("its lifetime of {} s was over", about.ttl.count())
+                           : fmt::format("it was not used for {} s", about.idle_timeout.count()));
     } else if (end) {
       next = std::min(next, *end);
+    }
+  }
+  return next;
+}
+
+/// Freezes those that nobody has used for as long as they say, and returns when to look again. Without the
+/// lock: the kernel may take a while.
+Clock::time_point Manager::pause_idle(const std::vector<std::shared_ptr<Sandbox>>& sandboxes) {
+  constexpr auto kBusyAgain = 1s;  // a look at one that runs something costs little
+  auto next = Clock::now() + 1h;
+  for (const auto& sandbox : sandboxes) {
+    const auto pause_after = sandbox->about().pause_after;
+    if (pause_after == 0s || !sandbox->running()) continue;
+    try {
+      const auto left = sandbox->pause_when_idle(pause_after);
+      if (left != Clock::duration::zero()) next = std::min(next, Clock::now() + left.value_or(kBusyAgain));
+    } catch (const Error& e) {
+      log::warning("{} cannot be paused: {}", sandbox->id(), e.what());
+      next = std::min(next, Clock::now() + pause_after);
     }
   }
   return next;
@@ -502,6 +561,14 @@ void Manager::housekeep(const std::stop_token& stop) {
       remove(id);
       lock.lock();
     }
+    std::vector<std::shared_ptr<Sandbox>> sandboxes;
+    for (const auto& [_, entry] : entries_)
+      if (entry->published) sandboxes.push_back(entry->whole());
+    lock.unlock();
+    const auto next_pause = pause_idle(sandboxes);
+    sandboxes.clear();
+    lock.lock();
+    next_look_ = std::min(next_look_, next_pause);
     changed_.wait_until(lock, stop, next_look_, [&] { return look_again_ || !to_remove_.empty(); });
   }
 }

@@ -13,21 +13,12 @@
 
 #include "base/error.h"
 #include "config/config.h"
+#include "sandbox/admission.h"
 #include "sandbox/builder.h"
 #include "sandbox/control_socket.h"
 #include "sandbox/warm_pool.h"
 
 namespace hutch::sandbox {
-
-/// What a caller may ask for. What is empty comes from the profile.
-struct CreateRequest {
-  std::string profile, name, workdir;
-  std::optional<uint64_t> memory_bytes, disk_bytes;
-  std::optional<double> cpus;
-  std::optional<int64_t> pids;
-  std::optional<int64_t> ttl_s, idle_timeout_s;
-  std::map<std::string, std::string> env, labels;
-};
 
 /// A sandbox that is no more, and why: kept so that the next call can be told.
 struct Ended {
@@ -39,7 +30,9 @@ struct Ended {
 /// All sandboxes of this server. Thread-safe. Nothing happens on the host before the first call of a method.
 class Manager {
  public:
-  explicit Manager(const config::Config& config);
+  /// `keeps`: sandboxes live on when this process is killed, the next server takes them up, and so does this
+  /// one with those of servers before it. For a program that runs one command it is false.
+  explicit Manager(const config::Config& config, bool keeps = false);
   /// Ends all sandboxes, however long that takes; shutdown() bounds it.
   ~Manager();
 
@@ -56,10 +49,14 @@ class Manager {
   std::vector<std::shared_ptr<Sandbox>> list();
   std::vector<Ended> ended() const;
 
+  /// Changes it as its owner asks, within what the host has.
+  void update(const std::string& id_or_name, const Changes& changes);
+
   /// Ends it and removes everything of it. False when there was none of that name (any more).
   bool destroy(const std::string& id_or_name, std::string& id);
   /// Ends everything and removes what can be removed until `deadline`; what is left is marked for the next
-  /// server.
+  /// server. Those that were taken up and never used are left to the next one as they are, and with `on_exit:
+  /// keep` all.
   void shutdown(Clock::time_point deadline);
 
   const config::Config& config() const noexcept { return config_; }
@@ -75,14 +72,19 @@ class Manager {
   using Entries = std::map<std::string, std::shared_ptr<Entry>>;  // by id
 
   void prepare();
-  std::shared_ptr<Entry> reserve(const CreateRequest& request, const std::string& profile, bool warm_allowed);
+  void adopt(const Leftover& leftover);
+  std::shared_ptr<Sandbox> create(const CreateRequest& request, bool is_default);
+  std::shared_ptr<Entry> reserve(const Description& about, bool warm_allowed);
+  void charge(const std::string& id, const Charge& charge);
   std::shared_ptr<Entry> take_warm(const std::string& kind);
   std::shared_ptr<Sandbox> claim(Entry& entry, const CreateRequest& request, Description about,
-                                 Clock::time_point asked_at);
-  void check_enforced(const CreateRequest& request, const runtime::Isolation& isolation) const;
-  void watch(Entry& entry);
+                                 Clock::time_point asked_at, bool is_default);
+  void watch(const std::shared_ptr<Entry>& entry);
+  bool stays(Entry& entry) const;
+  static void leave(Entry& entry);
   void remove(const std::string& id);
   Clock::time_point end_overdue();
+  Clock::time_point pause_idle(const std::vector<std::shared_ptr<Sandbox>>& sandboxes);
   void housekeep(const std::stop_token& stop);
   Entries::iterator find_entry(const std::string& id_or_name);
   Error unknown(const std::string& id_or_name) const;
@@ -94,6 +96,8 @@ class Manager {
   PoolHooks::Room room(uint64_t memory_bytes);
 
   const config::Config config_;
+  const bool keeps_;
+  const std::string owner_;
   const std::map<std::string, std::string> kinds_;
   Builder builder_;
   std::atomic<bool> prepared_{false};

@@ -127,6 +127,14 @@ bool ProcessTable::empty() const {
   return entries_.empty();
 }
 
+bool ProcessTable::any_running() const {
+  const std::lock_guard lock(mutex_);
+  return std::ranges::any_of(entries_, [](const auto& entry) {
+    BackgroundProcess& process = *entry.second.process;
+    return process.counts_as_use && process.process().running();
+  });
+}
+
 std::vector<std::pair<std::shared_ptr<BackgroundProcess>, uint64_t>> ProcessTable::take_ended() {
   std::vector<std::pair<std::shared_ptr<BackgroundProcess>, uint64_t>> told;
   std::vector<std::shared_ptr<BackgroundProcess>> forgotten;

@@ -79,6 +79,8 @@ class ProcessTable {
   /// Those that are not hidden.
   std::vector<std::shared_ptr<BackgroundProcess>> list() const;
   bool empty() const;
+  /// One whose running counts as use of the sandbox.
+  bool any_running() const;
 
   /// Those whose end was not told before, with the bytes of their logs. Forgets the oldest that have ended.
   std::vector<std::pair<std::shared_ptr<BackgroundProcess>, uint64_t>> take_ended();

@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/wait.h>
 
 #include <thread>
 
 #include "base/log.h"
 #include "base/sys.h"
+#include "schema/bytes.h"
 #include "sandbox/output.h"
 #include "sandbox/ping.h"
 
@@ -32,28 +34,37 @@ UniqueFd duplicate(int fd) {
 }  // namespace
 
 Sandbox::Activity::Activity(Sandbox& sandbox) : running_(sandbox.calls_), sandbox_(sandbox) {
-  const std::lock_guard lock(sandbox_.mutex_);
-  if (sandbox_.ended_)
-    throw Error(Errc::not_found, fmt::format("sandbox {} has ended: {}", sandbox_.about_.id, sandbox_.cause_))
-        .hint("make a new one with sandbox_create");
-  ++sandbox_.active_calls_;
+  const std::lock_guard pausing(sandbox_.pause_mutex_);
+  {
+    const std::lock_guard lock(sandbox_.mutex_);
+    if (sandbox_.ended_)
+      throw Error(Errc::not_found, fmt::format("sandbox {} has ended: {}", sandbox_.id(), sandbox_.cause_))
+          .hint("make a new one with sandbox_create");
+    if (sandbox_.pause_ == Pause::by_owner)
+      throw Error(Errc::conflict, fmt::format("sandbox {} is paused", sandbox_.id()))
+          .hint("sandbox_update with `paused: false` lets it go on");
+    ++sandbox_.active_calls_;
+    sandbox_.used_ = true;
+  }
+  if (sandbox_.pause_ == Pause::idle) sandbox_.set_pause(Pause::none);
 }
 
 Sandbox::Activity::~Activity() {
   const std::lock_guard lock(sandbox_.mutex_);
   --sandbox_.active_calls_;
-  sandbox_.last_used_ = Clock::now();
-  sandbox_.last_used_wall_ = WallClock::now();
+  sandbox_.note_use();
 }
 
 Sandbox::Sandbox(asio::io_context& io, CallGauge& calls, Body body)
     : body_(std::move(body)),
       calls_(calls),
       pidfd_watch_(io, duplicate(body_.container.pidfd.get()).release()) {
-  about_.id = body_.id;
-  about_.runtime = body_.runtime;
-  about_.limits = body_.limits;
-  about_.isolation = body_.container.isolation;
+  Description about;
+  about.id = body_.id;
+  about.runtime = body_.runtime;
+  about.limits = body_.limits;
+  about.isolation = body_.container.isolation;
+  describe(std::move(about));
 }
 
 /// Streams of the channel hold it: closed, it lets go of them, whoever saw the process end or not.
@@ -61,34 +72,147 @@ Sandbox::~Sandbox() {
   body_.channel->close();
 }
 
-void Sandbox::claim(Description description, Clock::time_point asked_at) {
-  const runtime::Limits &wanted = description.limits, &has = body_.limits;
+std::shared_ptr<const Description> Sandbox::described() const {
+  const std::lock_guard lock(mutex_);
+  return about_;
+}
+
+void Sandbox::describe(Description description) {
+  auto about = std::make_shared<const Description>(std::move(description));
+  const std::lock_guard lock(mutex_);
+  about_ = std::move(about);
+}
+
+runtime::Isolation Sandbox::change_limits(const runtime::Limits& from, const runtime::Limits& to,
+                                          runtime::Isolation isolation) const {
   runtime::CgroupLimits changed;
-  if (wanted.memory_bytes != has.memory_bytes) changed.memory_bytes = wanted.memory_bytes;
-  if (wanted.cpus != has.cpus) changed.cpus = wanted.cpus;
-  if (wanted.pids != has.pids) changed.pids = wanted.pids;
-  description.id = body_.id;
-  description.runtime = body_.runtime;
-  description.isolation = body_.container.isolation;
+  if (to.memory_bytes != from.memory_bytes) changed.memory_bytes = to.memory_bytes;
+  if (to.cpus != from.cpus) changed.cpus = to.cpus;
+  if (to.pids != from.pids) changed.pids = to.pids;
   for (auto& [name, result] : body_.cgroup.apply(changed)) {
-    auto& item = description.isolation[name];
+    auto& item = isolation[name];
     if (item.enforced && !result.enforced)
       throw Error(Errc::unavailable,
                   fmt::format("the limit '{}' cannot be changed: {}", name, result.detail));
     if (item.enforced) item = std::move(result);  // what never held says why already
   }
-  if (description.ttl > 0s)
-    body_.channel->send(wire::Type::lifetime, 0,
-                        wire::Lifetime{static_cast<uint64_t>(description.ttl.count()) * 1000});
+  return isolation;
+}
+
+void Sandbox::set_lifetime(std::chrono::seconds left) {
+  body_.channel->send(wire::Type::lifetime, 0,
+                      wire::Lifetime{static_cast<uint64_t>(left.count()) * 1000});
   const std::lock_guard lock(mutex_);
-  started_ = last_used_ = Clock::now();
-  description.create_time = std::chrono::duration_cast<std::chrono::microseconds>(started_ - asked_at);
-  about_ = std::move(description);
+  lifetime_ends_at_.reset();
+  if (left > 0s) lifetime_ends_at_ = Clock::now() + left;
+}
+
+void Sandbox::claim(Description description, Clock::time_point asked_at) {
+  description.id = body_.id;
+  description.runtime = body_.runtime;
+  description.isolation = change_limits(body_.limits, description.limits, body_.container.isolation);
+  if (description.ttl > 0s) {
+    set_lifetime(description.ttl);
+    description.expires_at = WallClock::now() + description.ttl;
+  }
+  const auto now = Clock::now();
+  description.create_time = std::chrono::duration_cast<std::chrono::microseconds>(now - asked_at);
+  describe(std::move(description));
+  const std::lock_guard lock(mutex_);
+  last_used_ = now;
   last_used_wall_ = WallClock::now();
 }
 
-void Sandbox::watch(std::function<void()> on_end) {
+void Sandbox::take_up(Description description, WallClock::time_point last_used, uint32_t next_command) {
+  const auto now = WallClock::now();
+  const auto unused = std::max(now - last_used, WallClock::duration::zero());
+  const bool ends = description.expires_at != WallClock::time_point{};
+  const auto left = description.expires_at - now;
+  next_command_ = next_command;
+  describe(std::move(description));
+  const std::lock_guard lock(mutex_);
+  if (ends) lifetime_ends_at_ = Clock::now() + left;  // the agent heard of it in the hello
+  last_used_wall_ = now - unused;
+  last_used_ = Clock::now() - unused;
+}
+
+void Sandbox::update(const Changes& changes) {
+  Description about = *described();
+  runtime::Limits limits = about.limits;
+  limits.memory_bytes = changes.memory_bytes.value_or(limits.memory_bytes);
+  limits.cpus = changes.cpus.value_or(limits.cpus);
+  limits.pids = changes.pids.value_or(limits.pids);
+  about.isolation = change_limits(about.limits, limits, about.isolation);
+  about.limits = limits;
+  about.idle_timeout = changes.idle_timeout.value_or(about.idle_timeout);
+  if (changes.ttl) {
+    set_lifetime(*changes.ttl);
+    about.ttl = *changes.ttl;
+    about.expires_at = about.ttl > 0s ? WallClock::now() + about.ttl : WallClock::time_point{};
+  }
+  if (changes.labels)
+    for (const auto& [name, value] : *changes.labels) {
+      if (value.empty())
+        about.labels.erase(name);
+      else
+        about.labels[name] = value;
+    }
+  describe(std::move(about));
+  {
+    const std::lock_guard lock(mutex_);
+    used_ = true;  // being changed is being used
+    note_use();
+  }
+  if (!changes.paused) return;
+  const std::lock_guard pausing(pause_mutex_);
+  set_pause(*changes.paused ? Pause::by_owner : Pause::none);
+}
+
+/// With mutex_ held.
+void Sandbox::note_use() {
+  last_used_ = Clock::now();
+  last_used_wall_ = WallClock::now();
+  if (last_used_ - use_told_at_ < 1s || !on_use_) return;
+  use_told_at_ = last_used_;
+  on_use_();
+}
+
+Sandbox::Pause Sandbox::pause() const {
+  const std::lock_guard pausing(pause_mutex_);
+  return pause_;
+}
+
+/// With pause_mutex_ held.
+void Sandbox::set_pause(Pause pause) {
+  if ((pause == Pause::none) != (pause_ == Pause::none)) body_.cgroup.freeze(pause != Pause::none);
+  pause_ = pause;
+}
+
+void Sandbox::resume() {
+  const std::lock_guard pausing(pause_mutex_);
+  set_pause(Pause::none);
+}
+
+std::optional<Clock::duration> Sandbox::pause_when_idle(Clock::duration unused) {
+  const std::lock_guard pausing(pause_mutex_);
+  if (pause_ != Pause::none) return Clock::duration::zero();
+  if (!processes_.empty()) {
+    body_.channel->drain();  // nobody may have read that they have ended
+    if (processes_.any_running()) return std::nullopt;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    if (active_calls_ > 0) return std::nullopt;
+    const auto left = last_used_ + unused - Clock::now();
+    if (left > Clock::duration::zero()) return left;
+  }
+  set_pause(Pause::idle);
+  return Clock::duration::zero();
+}
+
+void Sandbox::watch(std::function<void()> on_end, std::function<void()> on_use) {
   on_end_ = std::move(on_end);
+  on_use_ = std::move(on_use);
   // A pidfd becomes readable when its process ends.
   pidfd_watch_.async_wait(asio::posix::stream_descriptor::wait_read,
                           [weak = weak_from_this()](asio::error_code err) {
@@ -97,18 +221,39 @@ void Sandbox::watch(std::function<void()> on_end) {
                           });
 }
 
+/// For one that nobody has ended by end().
+std::string Sandbox::cause_of_end() const {
+  const auto about = described();
+  const auto lifetime_ends_at = [&] {
+    const std::lock_guard lock(mutex_);
+    return lifetime_ends_at_;
+  }();
+  if (lifetime_ends_at && Clock::now() >= *lifetime_ends_at)
+    return fmt::format("its lifetime of {} s was over", about->ttl.count());
+  if (body_.cgroup.oom_kills() > 0)
+    return fmt::format("its agent ended after the memory limit of {} was reached",
+                       to_string(Bytes{about->limits.memory_bytes}));
+  // An agent that was started by this server is its child, since it adopts orphans.
+  siginfo_t info{};
+  constexpr auto kPidfd = static_cast<idtype_t>(3);  // P_PIDFD, Linux 5.4
+  const bool known = ::waitid(kPidfd, static_cast<id_t>(body_.container.pidfd.get()), &info,
+                              WEXITED | WNOHANG | WNOWAIT) == 0 &&
+                     info.si_pid != 0;
+  if (known && info.si_code == CLD_EXITED)
+    return fmt::format("its agent could not go on (exit code {})", info.si_status);
+  if (known && info.si_status != SIGKILL)
+    return fmt::format("its agent crashed (signal {})", info.si_status);
+  return "its agent was killed from outside";
+}
+
 void Sandbox::on_process_end() {
-  const uint64_t oom_kills = body_.cgroup.oom_kills();
+  const std::string cause = cause_of_end();
   {
     const std::lock_guard lock(mutex_);
     ended_ = true;
-    if (cause_.empty() && about_.ttl > 0s && Clock::now() - started_ >= about_.ttl)
-      cause_ = fmt::format("its lifetime of {} s was over", about_.ttl.count());
-    if (cause_.empty())
-      cause_ = oom_kills > 0 ? "its agent ended after the memory limit was reached"
-                             : "its agent was killed from outside";
+    if (cause_.empty()) cause_ = cause;
   }
-  log::info("{} ended: {}", body_.id, cause());
+  log::info("{} ended: {}", body_.id, this->cause());
   body_.channel->close();
   if (on_end_) on_end_();
 }
@@ -132,14 +277,15 @@ bool Sandbox::wait_until_ended(Clock::time_point deadline) const noexcept {
 }
 
 std::string Sandbox::absolute(const std::string& path) const {
-  if (path.empty()) return about_.workdir;
-  return path.front() == '/' ? path : about_.workdir + "/" + path;
+  if (!path.empty() && path.front() == '/') return path;
+  const auto about = described();
+  return path.empty() ? about->workdir : about->workdir + "/" + path;
 }
 
 CommandSpec Sandbox::command_spec(const ExecSpec& spec, uint32_t number) const {
   CommandSpec command;
   command.argv = spec.argv;
-  command.env = about_.env;
+  command.env = described()->env;
   if (spec.terminal) command.env["TERM"] = "xterm-256color";
   for (const auto& [name, value] : spec.env) command.env[name] = value;
   command.workdir = absolute(spec.workdir);
@@ -173,17 +319,17 @@ Started Sandbox::run_with_shell(const ExecSpec& spec, CommandSpec& command) {
 /// Tells a command's own failure from the end of the sandbox under it, which then is named with its cause.
 void Sandbox::rethrow(const Error& error) {
   if (error.os_error() == EAGAIN && std::string_view(error.what()).find("at once") != std::string_view::npos)
-    throw Error(Errc::limit_exceeded, fmt::format("sandbox {} has 512 commands", about_.id))
+    throw Error(Errc::limit_exceeded, fmt::format("sandbox {} has 512 commands", id()))
         .hint("end some with sandbox_process");
   if (error.os_error() == EAGAIN)  // not even its supervisor could be started
     throw Error(Errc::limit_exceeded, fmt::format("sandbox {} is at its limit of {} processes (pids)",
-                                                  about_.id, about_.limits.pids))
+                                                  id(), described()->limits.pids))
         .hint("sandbox_destroy ends it; sandbox_create with `pids` makes one with more");
   // The channel closes a moment before or after the end of the process is noticed.
   if (error.code() != Errc::unavailable || !wait_until_ended(Clock::now() + 1s)) throw;
   for (const auto deadline = Clock::now() + 1s; running() && Clock::now() < deadline;)
     std::this_thread::sleep_for(1ms);
-  throw Error(Errc::unavailable, fmt::format("sandbox {} ended meanwhile: {}", about_.id, this->cause()))
+  throw Error(Errc::unavailable, fmt::format("sandbox {} ended meanwhile: {}", id(), this->cause()))
       .hint("make a new one with sandbox_create, or leave sandbox_id out to use the default sandbox");
 }
 
@@ -322,7 +468,7 @@ void Sandbox::count_log(uint32_t number, uint64_t bytes) {
   if (too_old.size() == 3) return;
   CommandSpec remove;
   remove.argv = std::move(too_old);
-  remove.env = about_.env;
+  remove.env = described()->env;
   remove.workdir = "/";
   ExecSpec call;
   call.timeout = remove.timeout = 10s;
@@ -377,22 +523,22 @@ WallClock::time_point Sandbox::last_used() const {
 }
 
 std::optional<WallClock::time_point> Sandbox::expires_at() const {
-  if (about_.ttl == 0s) return std::nullopt;
-  return about_.created_at + about_.ttl;
+  const auto at = described()->expires_at;
+  return at == WallClock::time_point{} ? std::nullopt : std::optional(at);
 }
 
 std::optional<Clock::time_point> Sandbox::ends_at() {
+  const auto about = described();
   Clock::time_point in_background{};
   if (!processes_.empty()) {
     body_.channel->drain();  // nobody may have read that they have ended
-    in_background = processes_.last_activity(about_.background_keeps_alive);
+    in_background = processes_.last_activity(about->background_keeps_alive);
   }
   const std::lock_guard lock(mutex_);
-  std::optional<Clock::time_point> when;
-  if (about_.ttl > 0s) when = started_ + about_.ttl;
-  if (about_.idle_timeout > 0s) {
+  std::optional<Clock::time_point> when = lifetime_ends_at_;
+  if (about->idle_timeout > 0s) {
     const auto last_used = active_calls_ > 0 ? Clock::now() : std::max(last_used_, in_background);
-    const auto idle_end = last_used + about_.idle_timeout;
+    const auto idle_end = last_used + about->idle_timeout;
     if (!when || idle_end < *when) when = idle_end;
   }
   return when;

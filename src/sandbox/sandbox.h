@@ -12,30 +12,15 @@
 #include <string>
 #include <vector>
 
-#include "runtime/runtime.h"
 #include "sandbox/call_gauge.h"
 #include "sandbox/channel.h"
+#include "sandbox/description.h"
 #include "sandbox/exec.h"
 #include "sandbox/files.h"
 #include "sandbox/process_table.h"
 #include "sandbox/sessions.h"
 
 namespace hutch::sandbox {
-
-using WallClock = std::chrono::system_clock;
-
-/// What a sandbox is like for the one who claimed it. Fixed from then on.
-struct Description {
-  std::string id, name, profile, runtime, workdir;
-  std::map<std::string, std::string> env, labels;
-  runtime::Limits limits;
-  runtime::Isolation isolation;
-  bool warm = false;                             // it was ready before it was asked for
-  std::chrono::seconds ttl{0}, idle_timeout{0};  // 0 = none
-  std::chrono::seconds background_keeps_alive{0};
-  WallClock::time_point created_at;
-  std::chrono::microseconds create_time{0};
-};
 
 /// What a sandbox consists of when it has been built.
 struct Body {
@@ -46,6 +31,16 @@ struct Body {
   std::shared_ptr<Channel> channel;
   std::string layer_folder;
   uint64_t log_max_bytes = 0, logs_max_bytes = 0;  // output kept of one command, of all
+};
+
+/// What its owner may change of it while it lives. What is left out stays.
+struct Changes {
+  std::optional<std::chrono::seconds> ttl, idle_timeout;  // ttl: from now on; 0 = none
+  std::optional<uint64_t> memory_bytes;
+  std::optional<double> cpus;
+  std::optional<int64_t> pids;
+  std::optional<std::map<std::string, std::string>> labels;  // an empty value removes the label
+  std::optional<bool> paused;
 };
 
 struct Usage {
@@ -61,20 +56,28 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Sandbox(asio::io_context& io, CallGauge& calls, Body body);
   ~Sandbox();
 
-  /// Begins to watch the container's process. `on_end` must not block.
-  void watch(std::function<void()> on_end);
+  /// Begins to watch the container's process. `on_end` must not block; nor `on_use`, which is called, once a
+  /// second at most, when it has been used.
+  void watch(std::function<void()> on_end, std::function<void()> on_use);
 
   /// Makes it what its first and only owner asked for: limits that differ from those in force are written and
   /// read back, its agent is told its lifetime. Throws unavailable when a limit does not take effect that did
   /// before. Once, and before anybody else can reach it.
   void claim(Description description, Clock::time_point asked_at);
+  /// Makes it what its server before had made it. Instead of claim(), and like that before anybody else can
+  /// reach it; its agent has answered.
+  void take_up(Description description, WallClock::time_point last_used, uint32_t next_command);
+  /// Limits are written and read back, its agent is told its lifetime. Throws unavailable when a limit does
+  /// not take effect; then nothing else is changed.
+  void update(const Changes& changes);
   /// Whether its agent answers.
   bool ping(Clock::time_point deadline);
   /// For commands to start in; parents too.
   void make_folder(const std::string& path);
 
   const std::string& id() const noexcept { return body_.id; }
-  const Description& about() const noexcept { return about_; }
+  /// As it is now.
+  Description about() const { return *described(); }
   /// `path` made absolute by the working folder.
   std::string absolute(const std::string& path) const;
 
@@ -103,11 +106,23 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Usage usage() const;
 
   bool running() const noexcept { return !ended_; }
+  /// Somebody has called it since claim() or take_up().
+  bool was_used() const noexcept { return used_; }
   WallClock::time_point last_used() const;
+  uint32_t next_command() const noexcept { return next_command_; }
   std::optional<WallClock::time_point> expires_at() const;
   /// When its lifetime or its idle time is over, with what is known now; nothing while a call runs or when
   /// there is no end.
   std::optional<Clock::time_point> ends_at();
+
+  /// Who had its processes frozen: its owner, until update() says otherwise, or hutch, until the next call.
+  enum class Pause { none, by_owner, idle };
+  Pause pause() const;
+  /// Freezes it when no call and no command has run for `unused`. Returns how long it has still to wait, zero
+  /// when it is frozen, nothing when it cannot be told yet.
+  std::optional<Clock::duration> pause_when_idle(Clock::duration unused);
+  /// Back from any pause.
+  void resume();
 
   /// Notes why, and ends everything inside. Does not wait.
   void end(const std::string& cause);
@@ -128,6 +143,14 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
     CallGauge::Scope running_;
     Sandbox& sandbox_;
   };
+  std::shared_ptr<const Description> described() const;
+  void describe(Description description);
+  runtime::Isolation change_limits(const runtime::Limits& from, const runtime::Limits& to,
+                                   runtime::Isolation isolation) const;
+  void set_lifetime(std::chrono::seconds left);
+  void set_pause(Pause pause);
+  void note_use();
+  std::string cause_of_end() const;
   [[noreturn]] void rethrow(const Error& error);
   CommandSpec command_spec(const ExecSpec& spec, uint32_t number) const;
   Started run_with_shell(const ExecSpec& spec, CommandSpec& command);
@@ -141,18 +164,20 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
 
   const Body body_;
   CallGauge& calls_;
-  Description about_;
   asio::posix::stream_descriptor pidfd_watch_;
-  std::function<void()> on_end_;
+  std::function<void()> on_end_, on_use_;
 
-  std::atomic<bool> ended_{false}, no_bash_{false};
+  std::atomic<bool> ended_{false}, no_bash_{false}, used_{false};
   std::atomic<uint32_t> next_command_{1};
   std::atomic<uint64_t> pids_refused_seen_{0};
-  Clock::time_point started_ = Clock::now();  // of its lifetime
+  mutable std::mutex pause_mutex_;  // held while it is frozen or thawed; before mutex_
+  Pause pause_ = Pause::none;
   mutable std::mutex mutex_;
+  std::shared_ptr<const Description> about_;  // replaced, never changed
+  std::optional<Clock::time_point> lifetime_ends_at_;
   std::string cause_;
   int active_calls_ = 0;
-  Clock::time_point last_used_ = Clock::now();
+  Clock::time_point last_used_ = Clock::now(), use_told_at_{};
   WallClock::time_point last_used_wall_ = WallClock::now();
   std::deque<std::pair<uint32_t, uint64_t>> logs_;  // number, bytes; oldest first
   uint64_t logs_bytes_ = 0;

@@ -2,15 +2,12 @@
 
 #include <dirent.h>
 #include <fmt/format.h>
-#include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
-#include <optional>
-#include <sstream>
 #include <thread>
 
 #include "base/log.h"
@@ -20,7 +17,6 @@
 namespace hutch::sandbox {
 
 using namespace std::chrono_literals;
-using nlohmann::json;
 
 namespace {
 
@@ -33,6 +29,17 @@ std::vector<std::string> names_in(const std::string& folder) {
   return out;
 }
 
+/// What servers that were killed while they made their folders have left, with nothing in it yet. A young one
+/// may be just being made.
+void remove_unfinished_folders(const std::string& servers) {
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(servers, ignored)) {
+    if (!entry.path().filename().string().starts_with('.')) continue;
+    const auto made_at = std::filesystem::last_write_time(entry.path(), ignored);
+    if (std::filesystem::file_time_type::clock::now() - made_at > 1min) sys::remove_tree(entry.path());
+  }
+}
+
 /// Empty when somebody alive holds it.
 UniqueFd try_lock(const std::string& path) {
   UniqueFd fd = sys::open_if_exists(path, O_RDWR);
@@ -40,27 +47,11 @@ UniqueFd try_lock(const std::string& path) {
   return fd;
 }
 
-/// The last whole line counts; a server that dies while it writes leaves a broken one behind it.
-std::optional<Record> read_record(const std::string& folder) {
-  std::optional<Record> found;
-  if (!sys::exists(folder + "/record")) return found;
-  std::istringstream lines(sys::read_file(folder + "/record"));
-  for (std::string line; std::getline(lines, line);) {
-    try {
-      const json j = json::parse(line);
-      Record r;
-      r.id = j.at("id");
-      r.state = j.at("state");
-      r.pid = j.at("pid");
-      r.start_time = j.at("start_time");
-      r.cgroup_v2 = j.at("cgroup_v2");
-      r.cgroups = j.at("cgroups");
-      found = std::move(r);
-    } catch (const json::exception&) {
-      break;
-    }
-  }
-  return found;
+WallClock::time_point last_use(const std::string& folder) {
+  struct stat st {};
+  if (::stat((folder + "/record").c_str(), &st) != 0) return {};
+  return WallClock::time_point(std::chrono::duration_cast<WallClock::duration>(
+      std::chrono::seconds(st.st_mtim.tv_sec) + std::chrono::nanoseconds(st.st_mtim.tv_nsec)));
 }
 
 bool remove_cgroups(const runtime::Cgroup& cgroup, Clock::time_point deadline) {
@@ -73,20 +64,6 @@ bool remove_cgroups(const runtime::Cgroup& cgroup, Clock::time_point deadline) {
 }
 
 }  // namespace
-
-bool end_recorded_agent(const Record& record, Clock::time_point deadline) {
-  if (record.pid <= 0) return true;
-  try {
-    const UniqueFd pidfd = pidfd_open(static_cast<pid_t>(record.pid));
-    // Compared after the pidfd is held, so that the number cannot change its owner in between.
-    if (process_start_time(static_cast<pid_t>(record.pid)) != record.start_time) return true;
-    pidfd_signal(pidfd.get(), SIGKILL);
-    runtime::Cgroup(record.cgroup_v2, record.cgroups).thaw();
-    return wait_for_end(pidfd.get(), deadline);
-  } catch (const Error&) {
-    return true;  // there is no such process
-  }
-}
 
 void Store::close() noexcept {
   if (folder_.empty()) return;
@@ -126,6 +103,10 @@ void Store::open() {
     lock_ = std::move(lock);
     server_id_ = id;
     folder_ = folder;
+    ledger_.open(home_);
+    ledger_.release_if([&](const std::string& server, const std::string&) {
+      return !sys::exists(home_ + "/servers/" + server);
+    });
   } catch (Error& e) {
     e.during("setting up the data folder " + home_);
     e.hint(
@@ -135,55 +116,86 @@ void Store::open() {
   }
 }
 
-std::vector<std::string> remove_server_folder(const std::string& folder) {
-  std::vector<std::string> removed;
+void note_last_use(const UniqueFd& record, WallClock::time_point when) noexcept {
+  const auto since = when.time_since_epoch();
+  const auto seconds = std::chrono::floor<std::chrono::seconds>(since);
+  const timespec time{.tv_sec = seconds.count(), .tv_nsec = std::chrono::nanoseconds(since - seconds).count()};
+  const timespec times[2] = {time, time};
+  (void)::futimens(record.get(), times);
+}
+
+bool lives_on(const Record& record) {
+  const auto expires_at = record.about.expires_at;
+  const bool in_time = expires_at == WallClock::time_point{} || expires_at > WallClock::now();
+  return record.state == "running" && record.outlives_server && in_time && recorded_agent(record);
+}
+
+std::vector<Leftover> remove_server_folder(const std::string& folder,
+                                           const std::function<bool(const Leftover&)>& keep) {
+  std::vector<Leftover> removed;
   for (const auto& id : names_in(folder + "/sandboxes")) {
-    const std::string sandbox = folder + "/sandboxes/" + id;
+    Leftover leftover{.record = {}, .folder = folder + "/sandboxes/" + id, .last_used = {}};
+    leftover.record.id = id;
+    leftover.last_used = last_use(leftover.folder);
     bool gone = true;
-    if (const auto record = read_record(sandbox)) {
-      (void)end_recorded_agent(*record, Clock::now() + 5s);
-      gone = remove_cgroups(runtime::Cgroup(record->cgroup_v2, record->cgroups), Clock::now() + 2s);
+    if (auto record = read_record(leftover.folder + "/record")) {
+      leftover.record = std::move(*record);
+      if (keep(leftover)) continue;
+      const runtime::Cgroup cgroup(leftover.record.cgroup_v2, leftover.record.cgroups);
+      (void)end_recorded_agent(leftover.record, Clock::now() + 5s);
+      gone = remove_cgroups(cgroup, Clock::now() + 2s);
     }
     // The record goes last: as long as something is left, the next try must find it.
-    if (gone && sys::remove_tree(sandbox)) removed.push_back(id);
+    if (gone && sys::remove_tree(leftover.folder)) removed.push_back(std::move(leftover));
+  }
+  if (!removed.empty()) {
+    Ledger ledger;
+    ledger.open(folder.substr(0, folder.rfind("/servers/")));
+    for (const auto& leftover : removed) ledger.release(leftover.record.id);
   }
   if (names_in(folder + "/sandboxes").empty()) sys::remove_tree(folder);
   return removed;
 }
 
-std::vector<std::string> Store::remove_leftovers() {
-  std::vector<std::string> removed;
-  for (const auto& server : names_in(home_ + "/servers")) {
-    const std::string folder = home_ + "/servers/" + server;
-    if (folder == folder_) continue;
+std::vector<Leftover> remove_dead_servers(const std::string& home,
+                                          const std::function<bool(const Leftover&)>& keep) {
+  std::vector<Leftover> removed;
+  for (const auto& server : names_in(home + "/servers")) {
+    const std::string folder = home + "/servers/" + server;
     const UniqueFd lock = try_lock(folder + "/lock");
     if (!lock) continue;
-    for (auto& id : remove_server_folder(folder)) removed.push_back(std::move(id));
-    log::info("removed what server {} left behind", server);
+    for (auto& leftover : remove_server_folder(folder, keep)) {
+      log::info("removed {}, which server {} left behind", leftover.record.id, server);
+      removed.push_back(std::move(leftover));
+    }
   }
+  remove_unfinished_folders(home + "/servers");
   return removed;
+}
+
+Store::Leftovers Store::take_leftovers(bool adopts) {
+  Leftovers out;
+  out.removed = remove_dead_servers(home_, [&](const Leftover& leftover) {
+    if (!lives_on(leftover.record)) return false;
+    const std::string folder = sandbox_folder(leftover.record.id);
+    // In one step: whoever is killed next to it, it lies in the folder of exactly one server.
+    if (adopts && ::rename(leftover.folder.c_str(), folder.c_str()) == 0)
+      out.adopted.push_back({leftover.record, folder, leftover.last_used});
+    return true;
+  });
+  return out;
 }
 
 std::string Store::sandbox_folder(const std::string& id) const {
   return folder_ + "/sandboxes/" + id;
 }
 
-UniqueFd Store::create_sandbox_folder(const std::string& id) const {
+void Store::create_sandbox_folder(const std::string& id) const {
   sys::make_dirs(sandbox_folder(id), 0711);
-  return sys::open(sandbox_folder(id) + "/record", O_WRONLY | O_APPEND | O_CREAT, 0600);
 }
 
-void Store::write_record(const UniqueFd& file, const Record& record) {
-  const json j = {{"id", record.id},
-                  {"name", record.name},
-                  {"profile", record.profile},
-                  {"runtime", record.runtime},
-                  {"state", record.state},
-                  {"pid", record.pid},
-                  {"start_time", record.start_time},
-                  {"cgroup_v2", record.cgroup_v2},
-                  {"cgroups", record.cgroups}};
-  sys::write_all(file.get(), j.dump(-1, ' ', true) + "\n");
+UniqueFd Store::open_record(const std::string& id) const {
+  return sys::open(sandbox_folder(id) + "/record", O_WRONLY | O_APPEND | O_CREAT, 0600);
 }
 
 bool Store::remove_sandbox_folder(const std::string& id, const sys::RemoveBounds& bounds) const noexcept {

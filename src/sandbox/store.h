@@ -1,30 +1,24 @@
 #pragma once
 
-#include <cstdint>
-#include <map>
+#include <functional>
 #include <string>
 #include <vector>
 
-#include "base/process.h"
 #include "base/sys.h"
-#include "runtime/cgroup.h"
+#include "sandbox/ledger.h"
+#include "sandbox/record.h"
 
 namespace hutch::sandbox {
 
-/// What is on disk about one sandbox, written before anything of it is made: enough to remove all of it after
-/// a crash.
-struct Record {
-  std::string id, name, profile, runtime;
-  std::string state = "creating";  // creating, warm (nobody's yet), running, ending
-  int64_t pid = 0;                 // of the agent; 0 = not known yet
-  uint64_t start_time = 0;         // of that process, see process_start_time()
-  bool cgroup_v2 = false;
-  std::map<std::string, std::string> cgroups;
+/// A sandbox of a dead server.
+struct Leftover {
+  Record record;
+  std::string folder;
+  WallClock::time_point last_used;
 };
 
-/// Kills the agent that the record names, if it still is that process, and waits for its end: as PID 1 of its
-/// namespace it takes everything inside with it. False when it has not ended by `deadline`.
-bool end_recorded_agent(const Record& record, Clock::time_point deadline);
+/// The time of the record file says when its sandbox was used last.
+void note_last_use(const UniqueFd& record, WallClock::time_point when) noexcept;
 
 /// The data folder as one server sees it: what all servers share, and a folder of its own under `servers/`,
 /// held by a file lock for as long as the process lives.
@@ -49,31 +43,53 @@ class Store {
   /// The server's own; empty before open().
   const std::string& folder() const noexcept { return folder_; }
 
-  /// Removes whatever servers that are dead left behind: processes, cgroups, folders. Returns the sandboxes'
-  /// ids.
-  std::vector<std::string> remove_leftovers();
+  Ledger& ledger() noexcept { return ledger_; }
+  const Ledger& ledger() const noexcept { return ledger_; }
+
+  struct Leftovers {
+    std::vector<Leftover> adopted;  // alive: moved into the server's own folder, under their ids
+    std::vector<Leftover> removed;  // all of them is gone: processes, cgroups, folders
+  };
+  /// Goes through what servers that are dead left behind. Those that live on, and whose time has not come,
+  /// are this server's from then on when it `adopts`, otherwise they stay where they are. All else is
+  /// removed. Of two servers that do it at once each sandbox is one's.
+  Leftovers take_leftovers(bool adopts);
 
   std::string sandbox_folder(const std::string& id) const;
-  /// Returns the record of the sandbox, open and empty: kept open, since a claim is one append to it.
-  UniqueFd create_sandbox_folder(const std::string& id) const;
+  void create_sandbox_folder(const std::string& id) const;
+  /// The record of the sandbox: kept open, since a claim is one append to it.
+  UniqueFd open_record(const std::string& id) const;
   /// Appends a line to the sandbox's record: the first one before anything else is made, then one for each
   /// change. No rename and no sync: it has to survive the death of a process, not of the machine, and ext4
   /// writes a file that replaces another out to the disk at once.
-  static void write_record(const UniqueFd& file, const Record& record);
+  static void write_record(const UniqueFd& file, const Record& record) {
+    sys::write_all(file.get(), to_line(record));
+  }
   /// False when something stays, which the next server removes.
   bool remove_sandbox_folder(const std::string& id, const sys::RemoveBounds& bounds) const noexcept;
 
  private:
   std::string home_, server_id_, folder_;
   UniqueFd lock_;
+  Ledger ledger_;
 };
 
 /// What `hutch --remove FOLDER` inherits: it begins when this reads as ended, which is when the server is
 /// dead.
 inline constexpr int kServerEndFd = 4;
 
-/// Removes a dead server's folder with all that its records name: processes, cgroups, files. The caller holds
-/// its lock. Returns the sandboxes' ids; one of which something is left keeps its record, for the next try.
-std::vector<std::string> remove_server_folder(const std::string& folder);
+/// Whether a dead server's sandbox can be taken up: somebody had claimed it, its agent runs, and its lifetime
+/// is not over.
+bool lives_on(const Record& record);
+
+/// Removes all of a dead server's sandboxes for which `keep` does not say otherwise, with what their records
+/// name: processes, cgroups, files; and its folder when nothing is left in it. The caller holds its lock.
+/// Returns those of which nothing is left; of the others the record stays, for the next try.
+std::vector<Leftover> remove_server_folder(const std::string& folder,
+                                           const std::function<bool(const Leftover&)>& keep);
+
+/// Does the same for every dead server below the data folder.
+std::vector<Leftover> remove_dead_servers(const std::string& home,
+                                          const std::function<bool(const Leftover&)>& keep);
 
 }  // namespace hutch::sandbox

@@ -66,6 +66,16 @@ std::optional<std::string> WarmPool::claim(const std::string& name) {
   return id;
 }
 
+void WarmPool::put_back(const std::string& name, std::string id) {
+  const std::lock_guard lock(mutex_);
+  Kind& kind = kind_of(name);
+  --kind.hits;
+  if (stopped_)
+    to_discard_.push_back(std::move(id));
+  else
+    kind.ready.push_back({std::move(id), Clock::now() + settings_.check_every});
+}
+
 void WarmPool::forget(const std::string& id) {
   const std::lock_guard lock(mutex_);
   for (auto& [_, kind] : kinds_) std::erase_if(kind.ready, [&](const Ready& r) { return r.id == id; });

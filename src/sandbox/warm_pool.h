@@ -76,6 +76,8 @@ class WarmPool {
   /// The id of a ready sandbox, which from now on is the caller's alone; nothing when there is none. Never
   /// waits for a build or a check.
   std::optional<std::string> claim(const std::string& kind);
+  /// A claimed one that nothing was done with.
+  void put_back(const std::string& kind, std::string id);
   /// One that has ended by itself.
   void forget(const std::string& id);
   /// Gives one up, of whatever kind, to make room: it is the caller's then.

@@ -1,0 +1,182 @@
+#include "sandbox/admission.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <thread>
+#include <tuple>
+#include <vector>
+
+#include "schema/bytes.h"
+
+namespace hutch::sandbox {
+
+namespace {
+
+constexpr uint64_t kWarmMemory = 64u << 20;
+
+/// Raising a hard limit needs CAP_SYS_RESOURCE, which servers in containers do not have: never more than
+/// ours.
+uint64_t open_files_limit(int64_t wanted) {
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return static_cast<uint64_t>(wanted);
+  return std::min<uint64_t>(files.rlim_max, static_cast<uint64_t>(wanted));
+}
+
+runtime::Limits limits_of(const config::SandboxDefaults& settings) {
+  return {.memory_bytes = settings.memory.value,
+          .cpus = std::min(settings.cpus, host_cpus()),
+          .pids = settings.pids,
+          .open_files = open_files_limit(settings.open_files),
+          .shm_bytes = settings.shm.value,
+          .disk_bytes = settings.disk.value};
+}
+
+void check_name(const std::string& name) {
+  const bool plain = std::ranges::all_of(name, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+           c == '_' || c == '-';
+  });
+  if (!plain || name.size() > 64 || name.starts_with("sbx-") || name.starts_with('-') ||
+      name.starts_with('.'))
+    throw Error(Errc::invalid_argument, fmt::format("'{}' cannot be a sandbox's name", name.substr(0, 80)))
+        .hint("up to 64 letters, digits, '.', '_' and '-', not beginning with '.', '-' or 'sbx-'");
+}
+
+std::string absolute_workdir(const std::string& asked, const std::string& of_profile) {
+  if (asked.empty()) return of_profile;
+  return asked.front() == '/' ? asked : of_profile + "/" + asked;
+}
+
+Error over_cap(const char* name, const std::string& asked, const std::string& most, const std::string& why) {
+  return Error(Errc::limit_exceeded,
+               fmt::format("`{}` {} is more than one sandbox may have: {} ({})", name, asked, most, why))
+      .hint(fmt::format("ask for at most {}", most));
+}
+
+/// `cap` 0: the host's.
+void check_bytes(const char* name, const std::optional<uint64_t>& asked, uint64_t cap, uint64_t of_host) {
+  if (!asked) return;
+  const bool by_host = cap == 0 || of_host < cap;
+  const uint64_t most = by_host ? of_host : cap;
+  if (*asked > most)
+    throw over_cap(name, to_string(Bytes{*asked}), to_string(Bytes{most}),
+                   by_host ? fmt::format("the host's {}", name) : fmt::format("limits.sandbox_{}", name));
+}
+
+void check_caps(const config::Limits& caps, const std::optional<uint64_t>& memory_bytes,
+                const std::optional<double>& cpus, const std::optional<int64_t>& pids) {
+  check_bytes("memory", memory_bytes, caps.sandbox_memory.value, host_memory_bytes());
+  const bool by_host = caps.sandbox_cpus == 0 || host_cpus() < caps.sandbox_cpus;
+  const double most = by_host ? host_cpus() : caps.sandbox_cpus;
+  if (cpus && *cpus > most)
+    throw over_cap("cpus", fmt::format("{}", *cpus), fmt::format("{}", most),
+                   by_host ? "the host's processors" : "limits.sandbox_cpus");
+  if (pids && *pids > caps.sandbox_pids)
+    throw over_cap("pids", fmt::format("{}", *pids), fmt::format("{}", caps.sandbox_pids),
+                   "limits.sandbox_pids");
+}
+
+}  // namespace
+
+std::map<std::string, std::string> base_environment() {
+  return {{"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+          {"HOME", "/root"},
+          {"USER", "root"},
+          {"LOGNAME", "root"},
+          {"SHELL", "/bin/bash"},
+          {"LANG", "C.UTF-8"},
+          {"TERM", "dumb"}};
+}
+
+uint64_t host_memory_bytes() {
+  static const uint64_t bytes =
+      static_cast<uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  return bytes;
+}
+
+double host_cpus() {
+  static const double count = std::max(1u, std::thread::hardware_concurrency());
+  return count;
+}
+
+Description describe_new(const config::Config& config, const CreateRequest& request) {
+  if (!request.name.empty()) check_name(request.name);
+  check_environment(request.env);
+  const std::string profile_name = request.profile.empty() ? config.default_profile : request.profile;
+  const config::SandboxDefaults settings = config::settings_of(config, profile_name);
+  const config::Profile& profile = config.profiles.at(profile_name);
+  check_caps(config.limits, request.memory_bytes, request.cpus, request.pids);
+  if (config.limits.sandbox_disk.value != 0)
+    check_bytes("disk", request.disk_bytes, config.limits.sandbox_disk.value, UINT64_MAX);
+
+  runtime::Limits limits = limits_of(settings);
+  limits.memory_bytes = request.memory_bytes.value_or(limits.memory_bytes);
+  limits.cpus = request.cpus.value_or(limits.cpus);
+  limits.pids = request.pids.value_or(limits.pids);
+  limits.disk_bytes = request.disk_bytes.value_or(limits.disk_bytes);
+  Description about{
+      .name = request.name,
+      .profile = profile_name,
+      .workdir = absolute_workdir(request.workdir, profile.workdir),
+      .env = base_environment(),
+      .labels = request.labels,
+      .limits = limits,
+      .ttl = std::chrono::seconds(request.ttl_s.value_or(settings.ttl_s)),
+      .idle_timeout = std::chrono::seconds(request.idle_timeout_s.value_or(settings.idle_timeout_s)),
+      .pause_after = std::chrono::seconds(settings.pause_after_s),
+      .background_keeps_alive = std::chrono::seconds(config.sandbox.background_keeps_alive_s),
+      .created_at = WallClock::now()};
+  for (const auto* more : {&profile.env, &request.env})
+    for (const auto& [name, value] : *more) about.env[name] = value;
+  return about;
+}
+
+void check_caps(const config::Limits& caps, const Changes& changes) {
+  check_caps(caps, changes.memory_bytes, changes.cpus, changes.pids);
+}
+
+runtime::Limits default_limits(const config::Config& config, const std::string& profile) {
+  return limits_of(config::settings_of(config, profile));
+}
+
+Charge full_charge(const runtime::Limits& limits) {
+  return {.memory_bytes = limits.memory_bytes, .disk_bytes = limits.disk_bytes};
+}
+
+Charge warm_charge() {
+  return {.memory_bytes = kWarmMemory, .warm = true};
+}
+
+void check_enforced(const CreateRequest& request, const runtime::Isolation& isolation) {
+  const auto require = [&](bool asked, const char* name) {
+    if (!asked) return;
+    const auto it = isolation.find(name);
+    if (it != isolation.end() && it->second.enforced) return;
+    throw Error(Errc::unavailable, fmt::format("the limit '{}' cannot be enforced on this host: {}", name,
+                                               it != isolation.end() ? it->second.detail : "it is not known"))
+        .hint(fmt::format("leave '{}' out to go without it, or see hutch doctor", name));
+  };
+  require(request.memory_bytes.has_value(), "memory");
+  require(request.memory_bytes.has_value(), "swap");  // or the rest would go there
+  require(request.cpus.has_value(), "cpus");
+  require(request.pids.has_value(), "pids");
+}
+
+std::map<std::string, std::string> kinds_of(const config::Config& config) {
+  using Hard = std::tuple<std::string, std::vector<std::string>, std::string, int64_t, uint64_t>;
+  const auto hard = [&](const std::string& name) {
+    const config::Profile& p = config.profiles.at(name);
+    const config::SandboxDefaults settings = config::settings_of(config, name);
+    return Hard(p.runtime, p.host_paths, p.workdir, settings.open_files, settings.shm.value);
+  };
+  std::map<Hard, std::string> first{{hard(config.default_profile), config.default_profile}};
+  std::map<std::string, std::string> kinds;
+  for (const auto& [name, _] : config.profiles)
+    kinds[name] = first.try_emplace(hard(name), name).first->second;
+  return kinds;
+}
+
+}  // namespace hutch::sandbox

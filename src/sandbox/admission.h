@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "config/config.h"
+#include "sandbox/ledger.h"
+#include "sandbox/sandbox.h"
+
+/// What a caller may ask for, and what one sandbox and all together may have. No state.
+namespace hutch::sandbox {
+
+/// What is empty comes from the profile.
+struct CreateRequest {
+  std::string profile, name, workdir;
+  std::optional<uint64_t> memory_bytes, disk_bytes;
+  std::optional<double> cpus;
+  std::optional<int64_t> pids;
+  std::optional<int64_t> ttl_s, idle_timeout_s;
+  std::map<std::string, std::string> env, labels;
+};
+
+/// What every command finds in its environment; nothing of the server's own.
+std::map<std::string, std::string> base_environment();
+
+/// The sandbox that the request means, with the defaults filled in. Throws what is wrong with the request:
+/// invalid_argument, not_found for its profile, limit_exceeded when it asks for more than one sandbox may
+/// have, with the setting that says so and what that allows.
+Description describe_new(const config::Config& config, const CreateRequest& request);
+/// The same for what an update asks for.
+void check_caps(const config::Limits& caps, const Changes& changes);
+
+/// The limits of a sandbox that nobody has asked for yet.
+runtime::Limits default_limits(const config::Config& config, const std::string& profile);
+
+/// What a sandbox is counted with.
+Charge full_charge(const runtime::Limits& limits);
+Charge warm_charge();
+
+/// Throws unavailable when a limit that the caller named does not hold. A default one is reported as it is.
+void check_enforced(const CreateRequest& request, const runtime::Isolation& isolation);
+
+/// For each profile the first one with the same root file system, runtime and hardening, the default one
+/// before all others: a warm sandbox of that kind serves it, all else is attached at the claim.
+std::map<std::string, std::string> kinds_of(const config::Config& config);
+
+/// Physical memory of this host.
+uint64_t host_memory_bytes();
+/// Processors that the scheduler gives us.
+double host_cpus();
+
+}  // namespace hutch::sandbox

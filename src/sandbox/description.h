@@ -1,0 +1,27 @@
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <string>
+
+#include "runtime/runtime.h"
+
+namespace hutch::sandbox {
+
+using WallClock = std::chrono::system_clock;
+
+/// What a sandbox is like for the one who claimed it.
+struct Description {
+  std::string id, name, profile, runtime, workdir;
+  std::map<std::string, std::string> env, labels;
+  runtime::Limits limits;
+  runtime::Isolation isolation;
+  bool warm = false;                                             // it was ready before it was asked for
+  std::chrono::seconds ttl{0}, idle_timeout{0}, pause_after{0};  // 0 = none
+  std::chrono::seconds background_keeps_alive{0};
+  WallClock::time_point created_at;
+  WallClock::time_point expires_at;  // when the lifetime is over; the clock's epoch = never
+  std::chrono::microseconds create_time{0};
+};
+
+}  // namespace hutch::sandbox
