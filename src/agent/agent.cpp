@@ -69,7 +69,7 @@ void Agent::run() {
 /// Whether another round has something to do without a new event.
 bool Agent::work_left() const {
   if (host_readable_ && channel_.has_room()) return true;
-  return host_present_ && channel_.idle() && !turns_.empty();
+  return (!host_present_ || channel_.idle()) && !turns_.empty();
 }
 
 void Agent::on_event(const epoll_event& event) {
@@ -122,7 +122,7 @@ bool Agent::on_time() {
   const uint64_t now = now_ms();
   if (ends_at_ms_ != 0 && now >= ends_at_ms_) return false;
   if (orphan_at_ms_ != 0 && now >= orphan_at_ms_) return false;
-  commands_.end_overdue(now);
+  commands_.end_overdue(now, services_);
   if (strays_.due_at_ms() != 0 && now >= strays_.due_at_ms() && strays_.sweep(*this, now)) {
     commands_.on_strays_gone(services_);
   }
@@ -162,21 +162,25 @@ void Agent::serve_host() {
 
 void Agent::serve_streams() {
   constexpr int kTurnsAtOnce = 64;  // then the host is listened to
-  // Without a host output stays in the pipes: commands wait for the next one, and nothing is lost.
-  for (int i = 0; i < kTurnsAtOnce && host_present_ && !turns_.empty(); ++i) {
+  for (int i = 0; i < kTurnsAtOnce && !turns_.empty(); ++i) {
     channel_.flush();
-    if (!channel_.idle()) return;
+    if (host_present_ && !channel_.idle()) return;
     const size_t party = turns_.take();
-    if (party < kMaxCommands)
-      commands_.at(party).take_turn(services_);
-    else
-      files_.take_turn(party - kMaxCommands, services_);
+    if (party >= kMaxCommands) {
+      if (host_present_) files_.take_turn(party - kMaxCommands, services_);
+      continue;
+    }
+    // Without a host output that is to be relayed stays in the pipes: its command waits for the next one,
+    // which gives it a turn in reattach(). What is only stored goes on.
+    Command& command = commands_.at(party);
+    if (host_present_ || command.stored()) command.take_turn(services_);
   }
 }
 
 void Agent::on_host_lost() {
   if (!host_present_) return;
   host_present_ = false;
+  channel_.mute(true);
   orphan_at_ms_ = now_ms() + orphan_ttl_ms_;
   files_.drop_all();
 }

@@ -12,10 +12,11 @@ bool is_valid(const wire::Header& header) {
   return wire::valid(header) && header.reserved == 0;
 }
 
+/// Of any version: the one who sends it is told ours.
 bool is_hello(const wire::Header& header) {
-  constexpr size_t kHelloBytes = 2 * sizeof(uint64_t);
-  return is_valid(header) && header.type == wire::Type::hello && header.stream == 0 &&
-         header.payload_bytes == kHelloBytes;
+  constexpr size_t kHelloBytes = 2 * sizeof(uint64_t) + sizeof wire::kWhole;
+  return header.payload_bytes == kHelloBytes && header.stream == 0 && header.type == wire::Type::hello &&
+         header.flags == 0 && header.reserved == 0;
 }
 
 }  // namespace
@@ -30,9 +31,12 @@ bool Channel::parse(Frame& frame) {
       continue;
     }
     if (rx_end_ - rx_begin_ < sizeof header + header.payload_bytes) return false;
-    hunting_ = false;
-    frame = {header, {rx_ + rx_begin_ + sizeof header, header.payload_bytes}};
+    std::string_view payload(rx_ + rx_begin_ + sizeof header, header.payload_bytes);
     rx_begin_ += sizeof header + header.payload_bytes;
+    hunting_ = !payload.empty() && payload.back() != wire::kWhole;
+    if (hunting_) continue;  // its host died before it was all written
+    if (!payload.empty()) payload.remove_suffix(1);
+    frame = {header, payload};
     return true;
   }
   return false;
@@ -64,11 +68,13 @@ void Channel::make_room() {
 }
 
 char* Channel::chunk_space() {
+  if (mute_) return unsent_;
   make_room();
   return payload_space();
 }
 
 void Channel::send_filled(wire::Type type, uint32_t stream, size_t payload_bytes, uint8_t flags) {
+  if (mute_) return;
   wire::Header header;
   header.payload_bytes = static_cast<uint32_t>(payload_bytes);
   header.stream = stream;

@@ -103,7 +103,7 @@ void Command::on_report(const Report& report, std::string_view text, Services& s
     case Report::Kind::ended:
       ended_ = report;
       main_ended_ = true;
-      ran_ms_ = now_ms() - started_at_ms_;
+      ran_ms_ = std::clamp(report.at_ms, started_at_ms_, now_ms()) - started_at_ms_;
       timeout_at_ms_ = 0;
       tree_gone_ = report.last;
       begin_drain();
@@ -161,8 +161,9 @@ void Command::take_turn(Services& services) {
   read_reports(services);
   if (live() && can_start_again()) start_again(services);
   if (live() && lost_ && strays_gone_ && !tree_gone_) finish_lost();
-  if (!live() || phase_ == Phase::starting) return;
+  if (!live()) return;
   if (announce_) send_announcement(services);
+  if (phase_ == Phase::starting) return;
   if (send_piece(services) || phase_ == Phase::kept) return;
   send_credit(services);
   for (int tries = 0; tries < 2; ++tries) {
@@ -190,7 +191,7 @@ void Command::take_turn(Services& services) {
 void Command::reattach(Services& services) {
   if (!live()) return;
   credit_ = wire::kWindow;
-  announce_ = phase_ != Phase::starting;
+  announce_ = true;
   watching_ = false;
   reader_ = 0;
   input_.restart_credit();
@@ -199,8 +200,17 @@ void Command::reattach(Services& services) {
 
 void Command::send_announcement(Services& services) {
   announce_ = false;
-  services.channel.send(wire::Type::started, stream_,
-                        wire::Started{static_cast<uint32_t>(main_), store_.printed_bytes()});
+  wire::Started started;
+  started.pid = static_cast<uint32_t>(std::max(main_, 0));
+  started.printed_bytes = store_.printed_bytes();
+  started.number = number_;
+  started.age_ms = now_ms() - started_at_ms_;
+  if ((options_ & wire::Exec::kInput) != 0) started.state |= wire::Started::kInput;
+  if (input_.ended()) started.state |= wire::Started::kInputEnded;
+  if ((options_ & wire::Exec::kTerminal) != 0) started.state |= wire::Started::kTerminal;
+  if (keep_) started.state |= wire::Started::kKept;
+  if (relay_) started.state |= wire::Started::kRelayed;
+  services.channel.send(wire::Type::started, stream_, started);
   // The host before may have died with these unread.
   if (phase_ == Phase::exited || phase_ == Phase::kept) send_exited(services);
   if (phase_ == Phase::kept) services.channel.send(wire::Type::tree_gone, stream_);
@@ -208,7 +218,7 @@ void Command::send_announcement(Services& services) {
 
 void Command::set_relay(bool on, Services& services) {
   relay_ = on;
-  keep_ = keep_ || !on;
+  keep_ = keep_ || (!on && !forgotten_);
   if (on) {
     credit_ = wire::kWindow;
     services.channel.send(wire::Type::relaying, stream_, wire::Position{store_.printed_bytes()});
@@ -254,6 +264,7 @@ bool Command::send_piece(Services& services) {
 
 void Command::forget(Services& services) {
   if (reader_ != 0) services.channel.send_failed(std::exchange(reader_, 0), ESRCH, "read_output");
+  forgotten_ = true;
   keep_ = false;
   if (phase_ == Phase::kept) release();
 }
@@ -274,7 +285,7 @@ void Command::send_exited(Services& services) {
   exited.left_running = ended_.left_running;
   exited.cpu_us = ended_.cpu_us;
   exited.max_rss_kib = ended_.max_rss_kib;
-  keep_ = keep_ || exited.left_running > 0;
+  keep_ = keep_ || (exited.left_running > 0 && !forgotten_);
   exited.ran_ms = ran_ms_;
   exited.log_bytes = store_.log_bytes();
   exited.printed_bytes = store_.printed_bytes();
@@ -344,8 +355,10 @@ uint64_t Command::deadline_ms() const {
   return std::min(timeout_at_ms_, kill_at_ms_);
 }
 
-void Command::on_deadline() {
+void Command::on_deadline(Services& services) {
   const uint64_t now = now_ms();
+  // Without a host its end may not have been looked at.
+  if (phase_ != Phase::starting) read_reports(services);
   if (timeout_at_ms_ != 0 && timeout_at_ms_ <= now) {
     timeout_at_ms_ = 0;
     timed_out_ = true;

@@ -28,6 +28,8 @@ class Command {
   /// The stream is known to the host.
   bool live() const { return phase_ != Phase::free && phase_ != Phase::over; }
   bool free() const { return phase_ == Phase::free; }
+  /// Its output needs no host.
+  bool stored() const { return live() && !relay_; }
   uint32_t stream() const { return stream_; }
   pid_t supervisor() const { return supervisor_; }
   pid_t main() const { return main_; }
@@ -66,7 +68,7 @@ class Command {
 
   /// When on_deadline() has to be called; 0 = never.
   uint64_t deadline_ms() const;
-  void on_deadline();
+  void on_deadline(Services& services);
 
  private:
   // exited: the main process has. kept: nothing is left, but the host may ask what was printed. over: the
@@ -110,6 +112,7 @@ class Command {
   HandoverMemory handover_;  // until the command runs
   UniqueFd input_pipe_;      // until the command runs: then the buffer has it
   uint8_t options_ = 0;
+  uint32_t number_ = 0;
   wire::WindowSize size_;  // of the terminal when it is opened
   bool ordered_ = false;   // was told more than to start
   Output outputs_[2];
@@ -122,7 +125,7 @@ class Command {
   uint64_t timeout_at_ms_ = 0;  // 0 = none
   uint64_t kill_at_ms_ = 0;     // when the supervisor has had its time to end the tree; 0 = none
   bool timed_out_ = false;
-  bool relay_ = true, keep_ = false;
+  bool relay_ = true, keep_ = false, forgotten_ = false;
   bool watching_ = false;
   uint64_t watched_ = 0;
   uint32_t reader_ = 0;  // stream of who asked for what was printed; 0 = nobody

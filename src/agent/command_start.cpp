@@ -12,6 +12,7 @@ void Command::start(const wire::Exec& request, uint32_t stream, Spare& spare, Se
   index_ = spare.index;
   stream_ = stream;
   options_ = request.options;
+  number_ = request.number;
   credit_ = wire::kWindow;
   relay_ = (options_ & wire::Exec::kStore) == 0;
   keep_ = !relay_;

@@ -87,9 +87,9 @@ void CommandTable::reattach(Services& services) {
   for (Command& command : commands_) command.reattach(services);
 }
 
-void CommandTable::end_overdue(uint64_t now_ms) {
+void CommandTable::end_overdue(uint64_t now_ms, Services& services) {
   for (Command& command : commands_) {
-    if (command.deadline_ms() != 0 && command.deadline_ms() <= now_ms) command.on_deadline();
+    if (command.deadline_ms() != 0 && command.deadline_ms() <= now_ms) command.on_deadline(services);
   }
 }
 

@@ -30,7 +30,7 @@ class CommandTable {
   void reattach(Services& services);
 
   /// Kills supervisors that did not end their tree in time.
-  void end_overdue(uint64_t now_ms);
+  void end_overdue(uint64_t now_ms, Services& services);
   /// When end_overdue() has to be called; 0 = never.
   uint64_t deadline_ms() const;
 

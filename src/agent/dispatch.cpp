@@ -110,8 +110,14 @@ void Agent::on_command_frame(const Frame& frame, Command& command) {
 void Agent::on_hello(const Frame& frame) {
   wire::Hello hello;
   if (!wire::decode(frame.payload, hello)) return;
-  files_.drop_all();
   channel_.set_epoch(frame.header.epoch);
+  channel_.mute(false);
+  if (frame.header.version != wire::kVersion) {
+    channel_.send(wire::Type::welcome, 0, wire::Welcome{});  // with our version
+    channel_.mute(true);
+    return on_host_lost();
+  }
+  files_.drop_all();
   host_present_ = true;
   orphan_at_ms_ = 0;
   orphan_ttl_ms_ = std::min(hello.orphan_ttl_ms, kForeverMs);

@@ -6,10 +6,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "wire/frame.h"
+
 /// What the parts of the agent share to wait and to take turns.
 namespace hutch::agent {
 
-inline constexpr size_t kMaxCommands = 512;
+inline constexpr size_t kMaxCommands = wire::kMaxCommands;
 inline constexpr size_t kMaxFileStreams = 32;
 
 enum class Source : uint32_t { host_in, host_out, signals, timer, control, out, err, input, file };

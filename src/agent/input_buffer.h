@@ -21,6 +21,7 @@ class InputBuffer {
   /// Bytes past the window are dropped together with the pipe: the host broke the rule of credit.
   void add(std::string_view bytes);
   void end() { ended_ = true, pump(); }
+  bool ended() const { return ended_; }
   /// Writes what the pipe takes.
   void pump();
 

@@ -65,6 +65,7 @@ bool Supervisor::reap() {
     if (pid != main_ || main_ended_) continue;
     main_ended_ = true;
     ended_.value = status;
+    ended_.at_ms = now_ms();
     ended_.cpu_us = microseconds(usage.ru_utime) + microseconds(usage.ru_stime);
     ended_.max_rss_kib = static_cast<uint64_t>(usage.ru_maxrss);
   }

@@ -15,6 +15,7 @@ struct Report {
   uint32_t left_running = 0;  // ended: descendants that live on
   bool last = false;          // ended: nothing of the tree is left, and no `gone` follows
   uint64_t cpu_us = 0, max_rss_kib = 0;
+  uint64_t at_ms = 0;  // ended: when; it is read later while there is no host
 };
 inline constexpr size_t kMaxReportText = 1024;
 

@@ -23,13 +23,6 @@ constexpr auto kBuildTimeout = 30s;
 /// An agent that does not answer by then is no use to anybody.
 constexpr auto kAdoptTimeout = 5s;
 
-/// 0: it has no end. lives_on() has seen that it is not over.
-uint64_t lifetime_left_ms(const Description& about) {
-  if (about.expires_at == WallClock::time_point{}) return 0;
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(about.expires_at - WallClock::now());
-  return static_cast<uint64_t>(std::max<int64_t>(left.count(), 1));
-}
-
 void make_workdir(Sandbox& sandbox, const std::string& workdir) {
   if (workdir != "/workspace") sandbox.make_folder(workdir);
 }
@@ -118,10 +111,8 @@ void Builder::adopt(Entry& entry, WallClock::time_point last_used) {
   auto channel = Channel::take_over(io_.context(), folder);
   auto sandbox = std::make_shared<Sandbox>(
       io_.context(), calls_, body_of(entry, record.about.limits, std::move(container), channel));
-  channel->connect({.orphan_ttl_ms = static_cast<uint64_t>(config_.sandbox.orphan_ttl_s) * 1000,
-                    .ends_in_ms = lifetime_left_ms(record.about)},
-                   Clock::now() + kAdoptTimeout);
-  sandbox->take_up(record.about, last_used, record.next_command);
+  sandbox->restore({record.about, last_used, record.processes},
+                   static_cast<uint64_t>(config_.sandbox.orphan_ttl_s) * 1000, Clock::now() + kAdoptTimeout);
   if (record.paused) sandbox->update({.paused = true});
   const std::lock_guard lock(entry.mutex);
   entry.sandbox = std::move(sandbox);

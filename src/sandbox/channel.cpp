@@ -1,14 +1,18 @@
 #include "sandbox/channel.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <asio/post.hpp>
+#include <cstddef>
 #include <cstring>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -26,11 +30,37 @@ constexpr size_t kReadBuffer = 2 * (sizeof(wire::Header) + wire::kMaxPayload);
 constexpr size_t kBulkBytes = 1 << 20;
 
 std::string frame(wire::Type type, uint32_t stream, uint32_t epoch, std::string_view payload) {
+  const size_t size = payload.empty() ? 0 : payload.size() + sizeof wire::kWhole;
   const wire::Header header{
-      .payload_bytes = static_cast<uint32_t>(payload.size()), .stream = stream, .epoch = epoch, .type = type};
-  std::string bytes(reinterpret_cast<const char*>(&header), sizeof header);
-  bytes.append(payload);
+      .payload_bytes = static_cast<uint32_t>(size), .stream = stream, .epoch = epoch, .type = type};
+  std::string bytes;
+  bytes.reserve(sizeof header + size);
+  bytes.append(reinterpret_cast<const char*>(&header), sizeof header).append(payload);
+  if (!payload.empty()) bytes += wire::kWhole;
   return bytes;
+}
+
+/// The kernel frees what a killed process held one after the other: its channel may be the last.
+void lock(int fd, const std::string& path) {
+  for (const auto end = Clock::now() + 500ms; ::flock(fd, LOCK_EX | LOCK_NB) != 0;) {
+    if (errno != EWOULDBLOCK && errno != EINTR) throw sys_error(errno, "flock", path);
+    if (Clock::now() > end)
+      throw Error(Errc::conflict, "another server holds the channel of this sandbox's agent")
+          .hint("use the sandbox through that server, or end it");
+    std::this_thread::sleep_for(1ms);
+  }
+}
+
+UniqueFd open_own_fifo(const std::string& path, int flags) {
+  UniqueFd fd(
+      sys::retry_eintr([&] { return ::open(path.c_str(), flags | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC); }));
+  if (!fd && errno == ENXIO) throw Error(Errc::unavailable, "the sandbox's agent has ended");
+  if (!fd) throw sys_error(errno, "open", path);
+  struct stat info {};
+  if (::fstat(fd.get(), &info) != 0) throw sys_error(errno, "stat", path);
+  if (!S_ISFIFO(info.st_mode) || info.st_uid != ::geteuid())
+    throw Error(Errc::denied, path + " is not a FIFO of this user");
+  return fd;
 }
 
 }  // namespace
@@ -44,7 +74,18 @@ std::shared_ptr<Channel> Channel::create(asio::io_context& io, const std::string
   UniqueFd to_agent = sys::open(to, O_RDWR | O_NONBLOCK), from_agent = sys::open(from, O_RDONLY | O_NONBLOCK);
   ::fcntl(to_agent.get(), F_SETPIPE_SZ,
           1 << 20);  // may be refused by pipe-user-pages-soft: slower, not wrong
+  lock(to_agent.get(), to);
   return std::shared_ptr<Channel>(new Channel(io, std::move(to_agent), std::move(from_agent)));
+}
+
+std::shared_ptr<Channel> Channel::take_over(asio::io_context& io, const std::string& folder) {
+  const std::string to = folder + "/" + std::string(runtime::kToAgent);
+  UniqueFd to_agent = open_own_fifo(to, O_WRONLY);
+  UniqueFd from_agent = open_own_fifo(folder + "/" + std::string(runtime::kFromAgent), O_RDONLY);
+  lock(to_agent.get(), to);
+  std::shared_ptr<Channel> channel(new Channel(io, std::move(to_agent), std::move(from_agent)));
+  channel->queue(std::string(wire::kFillBytes, wire::kFill));
+  return channel;
 }
 
 Channel::Channel(asio::io_context& io, UniqueFd to_agent, UniqueFd from_agent)
@@ -55,23 +96,36 @@ Channel::Channel(asio::io_context& io, UniqueFd to_agent, UniqueFd from_agent)
   while (epoch_ == 0) epoch_ = static_cast<uint32_t>(std::stoul(sys::random_hex(4), nullptr, 16));
 }
 
-void Channel::connect(const wire::Hello& hello, Clock::time_point deadline) {
+void Channel::connect(const wire::Hello& hello, Clock::time_point deadline, Claim claim) {
   send(wire::Type::hello, 0, hello);
-  const auto done = [&] {
+  const auto closed = [&] {
     const std::lock_guard lock(mutex_);
-    return welcomed_ || closed_;
+    return closed_;
   };
+  const auto all_told = [&] { return welcomed_ && announced_.size() >= left_; };
+  const auto understood = [&] { return agent_version_ == wire::kVersion; };
   if (!begin_reading()) throw Error(Errc::internal, "a channel is connected before anybody else uses it");
-  while (!done() && Clock::now() < deadline) read_some(deadline);
+  connecting_ = true;
+  claim_ = std::move(claim);
+  while (!all_told() && understood() && !closed() && Clock::now() < deadline) read_some(deadline);
+  connecting_ = false;
+  claim_ = nullptr;
   end_reading();
-  const std::lock_guard lock(mutex_);
-  if (closed_) throw Error(Errc::unavailable, "the sandbox ended while it was being started");
-  if (!welcomed_) throw Error(Errc::timeout, "the sandbox's agent does not answer");
+  if (closed()) throw Error(Errc::unavailable, "the sandbox's agent ended before it answered");
+  if (all_told()) return;
+  close();
+  if (!understood())
+    throw Error(Errc::unavailable,
+                fmt::format("the sandbox's agent is of another version of hutch (it speaks version "
+                            "{} of the channel, this server {})",
+                            agent_version_, wire::kVersion));
+  throw Error(Errc::timeout, "the sandbox's agent does not answer");
 }
 
 uint32_t Channel::open_stream(std::shared_ptr<Stream> stream) {
   const std::lock_guard lock(mutex_);
   if (closed_) throw Error(Errc::unavailable, "the sandbox has ended");
+  while (next_stream_ == 0 || streams_.contains(next_stream_)) ++next_stream_;
   streams_[next_stream_] = std::move(stream);
   return next_stream_++;
 }
@@ -82,13 +136,17 @@ void Channel::close_stream(uint32_t id) {
 }
 
 void Channel::send_bytes(wire::Type type, uint32_t stream, std::string_view payload) {
-  if (payload.size() > wire::kMaxPayload)
+  if (payload.size() + sizeof wire::kWhole > wire::kMaxPayload)
     throw Error(Errc::invalid_argument, "the request is larger than 256 KiB")
         .hint("write large data to a file first (sandbox_write_file)");
+  queue(frame(type, stream, epoch_, payload));
+}
+
+void Channel::queue(std::string bytes) {
   const std::lock_guard lock(mutex_);
   if (closed_) return;
-  out_.push_back(frame(type, stream, epoch_, payload));
-  out_bytes_ += out_.back().size();
+  out_bytes_ += bytes.size();
+  out_.push_back(std::move(bytes));
   if (!writing_) write_more();
 }
 
@@ -193,8 +251,8 @@ void Channel::wake() noexcept {
 
 void Channel::consume(size_t bytes) {
   in_used_ += bytes;
-  size_t at = 0;
-  while (in_used_ - at >= sizeof(wire::Header)) {
+  size_t at = hunting_ ? find_welcome() : 0;
+  while (!hunting_ && in_used_ - at >= sizeof(wire::Header)) {
     wire::Header header;
     std::memcpy(&header, in_.get() + at, sizeof header);
     if (!wire::valid(header)) {
@@ -209,18 +267,53 @@ void Channel::consume(size_t bytes) {
   in_used_ -= at;
 }
 
+/// The number of bytes that are of no use: those in front of it, or those that cannot be the first part of
+/// it.
+size_t Channel::find_welcome() {
+  const wire::Header wanted{
+      .payload_bytes = sizeof(wire::Welcome::commands), .epoch = epoch_, .type = wire::Type::welcome};
+  const std::string_view any_version(reinterpret_cast<const char*>(&wanted), offsetof(wire::Header, version));
+  const size_t at = std::string_view(in_.get(), in_used_).find(any_version);
+  if (at == std::string_view::npos) return in_used_ - std::min(in_used_, sizeof wanted - 1);
+  if (in_used_ - at < sizeof wanted) return at;
+  wire::Header found;
+  std::memcpy(&found, in_.get() + at, sizeof found);
+  agent_version_ = found.version;
+  hunting_ = found.version != wire::kVersion;
+  return at;
+}
+
+void Channel::on_welcome(std::string_view payload) {
+  wire::Welcome welcome;
+  if (welcomed_ || !wire::decode(payload, welcome)) return;
+  welcomed_ = true;
+  left_ = std::min(welcome.commands, wire::kMaxCommands);
+}
+
 void Channel::dispatch(const wire::Header& header, std::string_view payload) {
-  std::shared_ptr<Stream> stream;
+  if (header.epoch != epoch_) return;
+  if (header.type == wire::Type::welcome) return on_welcome(payload);
+  if (const auto stream = find_stream(header, payload)) stream->on_frame(header, payload);
+}
+
+/// Also of a command that an earlier host left, and that is heard of for the first time.
+std::shared_ptr<Stream> Channel::find_stream(const wire::Header& header, std::string_view payload) {
+  const uint32_t id = header.stream;
   {
     const std::lock_guard lock(mutex_);
-    if (header.epoch != epoch_ || closed_) return;
-    if (header.type == wire::Type::welcome) {
-      welcomed_ = true;
-      return;
-    }
-    if (const auto it = streams_.find(header.stream); it != streams_.end()) stream = it->second;
+    if (closed_) return nullptr;
+    if (const auto it = streams_.find(id); it != streams_.end()) return it->second;
   }
-  if (stream) stream->on_frame(header, payload);
+  wire::Started started;
+  const bool exists = header.type == wire::Type::started && wire::decode(payload, started);
+  if (!connecting_ || announced_.size() >= left_ || (!exists && header.type != wire::Type::failed))
+    return nullptr;
+  const bool known = !announced_.insert(id).second;
+  auto stream = known || !exists || !claim_ ? nullptr : claim_(id, started);
+  const std::lock_guard lock(mutex_);
+  next_stream_ = std::max(next_stream_, id + 1);
+  if (stream && !closed_) streams_[id] = stream;
+  return stream;
 }
 
 void Channel::close() {

@@ -4,9 +4,11 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -28,7 +30,8 @@ class Stream {
 };
 
 /// The host's end of a sandbox's agent channel: two FIFOs in the sandbox's folder, frames of src/wire
-/// multiplexed on them. What comes in is untrusted: a malformed frame closes the channel.
+/// multiplexed on them. What comes in is untrusted: a malformed frame closes the channel. One host at a time:
+/// it holds a lock on the FIFO that it writes to, which ends with it.
 ///
 /// Whoever waits for an answer reads the channel itself, for all who wait on it, one at a time: an answer
 /// that went through a thread of its own would wake two threads instead of one. Nobody waits, nobody reads:
@@ -37,10 +40,16 @@ class Channel : public std::enable_shared_from_this<Channel> {
  public:
   /// Makes the FIFOs (mode 0600) in `folder` and opens the host's ends.
   static std::shared_ptr<Channel> create(asio::io_context& io, const std::string& folder);
+  /// Opens the FIFOs of an agent whose host has died. Throws conflict while that one lives, and unavailable
+  /// when the agent is gone. SIGPIPE must be ignored by the process.
+  static std::shared_ptr<Channel> take_over(asio::io_context& io, const std::string& folder);
 
+  /// What an earlier host left is given to connect(), once for every command that the agent still holds: the
+  /// stream on which it is heard of from now on, `started` first, or nothing.
+  using Claim = std::function<std::shared_ptr<Stream>(uint32_t id, const wire::Started& started)>;
   /// Starts a new epoch and waits for the agent's answer. Throws timeout, or unavailable when the channel
-  /// closed.
-  void connect(const wire::Hello& hello, Clock::time_point deadline);
+  /// closed or the agent speaks another version.
+  void connect(const wire::Hello& hello, Clock::time_point deadline, Claim claim = {});
 
   /// Gives the stream a number under which its frames arrive until close_stream().
   uint32_t open_stream(std::shared_ptr<Stream> stream);
@@ -74,7 +83,11 @@ class Channel : public std::enable_shared_from_this<Channel> {
  private:
   Channel(asio::io_context& io, UniqueFd to_agent, UniqueFd from_agent);
   void consume(size_t bytes);
+  size_t find_welcome();
+  void on_welcome(std::string_view payload);
   void dispatch(const wire::Header& header, std::string_view payload);
+  std::shared_ptr<Stream> find_stream(const wire::Header& header, std::string_view payload);
+  void queue(std::string bytes);
   void write_more();
 
   asio::posix::stream_descriptor to_agent_;
@@ -82,6 +95,12 @@ class Channel : public std::enable_shared_from_this<Channel> {
   // Of whoever reads. Not initialised: only what is used becomes resident.
   std::unique_ptr<char[]> in_;
   size_t in_used_ = 0;
+  bool hunting_ = true;  // for our welcome: an earlier host may have read half of a frame
+  bool connecting_ = false;
+  Claim claim_;  // during that
+  std::set<uint32_t> announced_;
+  uint32_t left_ = 0;  // commands of earlier hosts
+  uint8_t agent_version_ = wire::kVersion;
 
   std::mutex mutex_;
   std::condition_variable changed_;

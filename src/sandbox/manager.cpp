@@ -101,6 +101,9 @@ void Manager::adopt(const Leftover& leftover) {
     builder_.charge_anyway(entry->id, full_charge(entry->record.about.limits));
     builder_.adopt(*entry, leftover.last_used);
     watch(entry);
+    // Those that could not be taken up are not in it any more.
+    builder_.note(*entry, [&](Record& record) { record.processes = entry->sandbox->kept_processes(); });
+    note_last_use(entry->record_file, leftover.last_used);
   } catch (const Error& e) {
     log::warning("sandbox {} of a server before cannot be taken up: {}", entry->id, e.what());
     {
@@ -213,7 +216,7 @@ std::shared_ptr<Sandbox> Manager::claim(Entry& entry, const CreateRequest& reque
     record.owner = owner_;
     record.is_default = is_default;
     record.outlives_server = keeps_;
-    record.next_command = sandbox->next_command();
+    record.processes = sandbox->kept_processes();
   });
   if (!request.workdir.empty()) sandbox->make_folder(sandbox->about().workdir);
   const std::lock_guard lock(mutex_);
@@ -229,16 +232,25 @@ std::shared_ptr<Sandbox> Manager::claim(Entry& entry, const CreateRequest& reque
 
 /// From here on the housekeeper hears of its end.
 void Manager::watch(const std::shared_ptr<Entry>& entry) {
-  const auto on_end = [this, id = entry->id] {
-    pool_.forget(id);
-    const std::lock_guard lock(mutex_);
-    to_remove_.push_back(id);
-    changed_.notify_all();
+  // What the sandbox holds must not hold the entry, which holds the sandbox.
+  const auto with_entry = [weak = std::weak_ptr(entry)](auto act) {
+    return [weak, act] {
+      if (const auto entry = weak.lock()) act(*entry);
+    };
   };
-  const auto on_use = [weak = std::weak_ptr(entry)] {
-    if (const auto used = weak.lock()) note_last_use(used->record_file, WallClock::now());
-  };
-  entry->whole()->watch(on_end, on_use);
+  entry->whole()->watch(
+      {.on_end =
+           [this, id = entry->id] {
+             pool_.forget(id);
+             const std::lock_guard lock(mutex_);
+             to_remove_.push_back(id);
+             changed_.notify_all();
+           },
+       .on_use = with_entry([](Entry& used) { note_last_use(used.record_file, WallClock::now()); }),
+       .on_processes_change = with_entry([this](Entry& changed) {
+         const auto processes = changed.whole()->kept_processes();
+         builder_.note(changed, [&](Record& record) { record.processes = processes; });
+       })});
 }
 
 PoolHooks Manager::pool_hooks() {
@@ -400,7 +412,6 @@ void Manager::update(const std::string& id_or_name, const Changes& changes) {
   builder_.note(*entry, [&](Record& record) {
     record.about = sandbox->about();
     record.paused = sandbox->pause() == Sandbox::Pause::by_owner;
-    record.next_command = sandbox->next_command();
   });
   const std::lock_guard lock(mutex_);
   look_again_ = true;

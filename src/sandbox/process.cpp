@@ -50,6 +50,7 @@ void send_exec(Channel& channel, uint32_t stream, const CommandSpec& spec, bool 
                           .log_path = spec.log_path,
                           .log_max_bytes = spec.log_max_bytes,
                           .logs_max_bytes = spec.logs_max_bytes,
+                          .number = spec.number,
                           .timeout_ms = static_cast<uint64_t>(spec.timeout.count()),
                           .rows = static_cast<uint16_t>(spec.size.rows),
                           .columns = static_cast<uint16_t>(spec.size.columns),
@@ -104,6 +105,18 @@ std::shared_ptr<Process> Process::start(std::shared_ptr<Channel> channel, const 
   return process;
 }
 
+std::shared_ptr<Process> Process::adopt(std::shared_ptr<Channel> channel, uint32_t stream,
+                                        const wire::Started& started, Clock::time_point started_at) {
+  Channel& link = *channel;
+  const bool has_input = (started.state & wire::Started::kInput) != 0;
+  auto process =
+      std::shared_ptr<Process>(new Process(std::move(channel), has_input, Sink(), Flow::by_sink, started_at));
+  process->state_.input_room = 0;  // the agent tells a new host how much there is
+  process->input_ended_ = (started.state & wire::Started::kInputEnded) != 0;
+  process->attach(link, stream);
+  return process;
+}
+
 void Process::close() {
   detach();
   const bool kept = locked([&] { return stored_ || !state_.exited || state_.end.left_running > 0; });
@@ -133,7 +146,9 @@ void Process::handle(const wire::Header& header, std::string_view payload) {
   wire::Position position;
   switch (header.type) {
     case Type::started:
-      if (wire::decode(payload, started)) state_.pid = started.pid;
+      if (!wire::decode(payload, started)) return;
+      state_.pid = started.pid;
+      printed_ = std::max(printed_, started.printed_bytes);
       return;
     case Type::output:
       return on_output(header.flags, payload);

@@ -19,6 +19,7 @@ struct TerminalSize {
 
 /// A command line as the agent gets it.
 struct CommandSpec {
+  uint32_t number = 0;  // what a server that takes over is told; 0 = none
   std::vector<std::string> argv;
   std::map<std::string, std::string> env;  // the whole environment
   std::string workdir;
@@ -50,6 +51,10 @@ class Process : public WaitedStream {
   /// Starts it; an empty sink means that its output is stored. Whether it could be started shows in wait().
   static std::shared_ptr<Process> start(std::shared_ptr<Channel> channel, const CommandSpec& spec, Sink sink,
                                         Flow flow = Flow::by_sink);
+  /// One that another server started, at the time of its announcement (Channel::Claim). Its output is stored
+  /// once end_relay() was called.
+  static std::shared_ptr<Process> adopt(std::shared_ptr<Channel> channel, uint32_t stream,
+                                        const wire::Started& started, Clock::time_point started_at);
   ~Process() override = default;
   /// The end of all dealings with it. A command that still runs goes on.
   void close();
@@ -111,6 +116,7 @@ class Process : public WaitedStream {
   /// True when more than `bytes` were printed; false when it has ended, the time is over, or a stop.
   bool wait_for_output(uint64_t bytes, std::stop_token stop, Clock::time_point deadline);
 
+  uint32_t stream() const { return id(); }  // its number at the agent
   Clock::time_point started_at() const { return started_at_; }
   bool has_input() const { return has_input_; }
   /// end_input() was called.
@@ -119,10 +125,12 @@ class Process : public WaitedStream {
   }
 
  private:
-  Process(std::shared_ptr<Channel> channel, bool has_input, Sink sink, Flow flow)
+  Process(std::shared_ptr<Channel> channel, bool has_input, Sink sink, Flow flow,
+          Clock::time_point started_at = Clock::now())
       : link_(std::move(channel)),
         has_input_(has_input),
         flow_(flow),
+        started_at_(started_at),
         sink_(std::move(sink)),
         stored_(!sink_) {}
   void handle(const wire::Header& header, std::string_view payload) override;
@@ -133,7 +141,7 @@ class Process : public WaitedStream {
   const std::shared_ptr<Channel> link_;
   const bool has_input_;
   const Flow flow_;
-  const Clock::time_point started_at_ = Clock::now();
+  const Clock::time_point started_at_;
   State state_;
   Sink sink_;
   bool stored_ = false;         // was so at some time: the agent then keeps it until it is told to forget

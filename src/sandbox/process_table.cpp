@@ -14,7 +14,11 @@ using namespace std::chrono_literals;
 
 BackgroundProcess::BackgroundProcess(uint32_t number, std::string title, std::shared_ptr<Process> process,
                                      std::optional<TerminalSize> terminal, uint64_t next_unread)
-    : number_(number), process_(std::move(process)), title_(std::move(title)), next_unread_(next_unread) {
+    : number_(number),
+      process_(std::move(process)),
+      size_(terminal),
+      title_(std::move(title)),
+      next_unread_(next_unread) {
   if (terminal) terminal_.emplace(terminal->rows, terminal->columns);
 }
 
@@ -26,6 +30,23 @@ std::string BackgroundProcess::title() const {
 void BackgroundProcess::set_title(std::string title) {
   const std::lock_guard lock(mutex_);
   title_ = std::move(title);
+}
+
+KeptProcess BackgroundProcess::kept() const {
+  const auto age =
+      std::chrono::duration_cast<std::chrono::system_clock::duration>(Clock::now() - process_->started_at());
+  return {.stream = process_->stream(),
+          .number = number_,
+          .title = title(),
+          .terminal = size_,
+          .hidden = hidden,
+          .counts_as_use = counts_as_use,
+          .has_answers = has_answers,
+          .was_cancelled = was_cancelled,
+          .started_at = std::chrono::system_clock::now() - age,
+          .oom_kills_before = oom_kills_before,
+          .next_unread = next_unread(),
+          .session = std::nullopt};
 }
 
 uint64_t BackgroundProcess::next_unread() const {
@@ -119,6 +140,13 @@ std::vector<std::shared_ptr<BackgroundProcess>> ProcessTable::list() const {
   std::vector<std::shared_ptr<BackgroundProcess>> all;
   for (const auto& [_, entry] : entries_)
     if (!entry.process->hidden) all.push_back(entry.process);
+  return all;
+}
+
+std::vector<std::shared_ptr<BackgroundProcess>> ProcessTable::all() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::shared_ptr<BackgroundProcess>> all;
+  for (const auto& [_, entry] : entries_) all.push_back(entry.process);
   return all;
 }
 

@@ -13,6 +13,22 @@
 
 namespace hutch::sandbox {
 
+struct KeptSession {
+  std::string language, name;
+  bool split = false;
+};
+
+/// What another server must know to take up a command that outlived its call; the rest its agent tells.
+struct KeptProcess {
+  uint32_t stream = 0, number = 0;  // at the agent; of ours
+  std::string title;
+  std::optional<TerminalSize> terminal;
+  bool hidden = false, counts_as_use = true, has_answers = false, was_cancelled = false;
+  std::chrono::system_clock::time_point started_at;
+  uint64_t oom_kills_before = 0, next_unread = 0;
+  std::optional<KeptSession> session;  // of which it is the interpreter
+};
+
 /// A command that outlived its call: who it is, and how far its output was read.
 class BackgroundProcess {
  public:
@@ -24,6 +40,7 @@ class BackgroundProcess {
   void set_title(std::string title);
   Process& process() { return *process_; }
   bool has_terminal() const { return terminal_.has_value(); }
+  KeptProcess kept() const;
 
   std::atomic<bool> was_signalled{false};  // by a caller
   bool has_answers = false;                // of an interpreter, in what it prints
@@ -56,6 +73,7 @@ class BackgroundProcess {
 
   const uint32_t number_;
   const std::shared_ptr<Process> process_;
+  const std::optional<TerminalSize> size_;  // of its terminal, at the start
   mutable std::mutex mutex_;
   std::string title_;
   uint64_t next_unread_;
@@ -78,6 +96,7 @@ class ProcessTable {
   std::shared_ptr<BackgroundProcess> find(uint32_t number) const;
   /// Those that are not hidden.
   std::vector<std::shared_ptr<BackgroundProcess>> list() const;
+  std::vector<std::shared_ptr<BackgroundProcess>> all() const;
   bool empty() const;
   /// One whose running counts as use of the sandbox.
   bool any_running() const;

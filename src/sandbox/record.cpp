@@ -10,6 +10,20 @@
 // Times are whole numbers: seconds, microseconds, and milliseconds since 1970.
 namespace nlohmann {
 
+template <class Value>
+struct adl_serializer<std::optional<Value>> {
+  static void to_json(json& j, const std::optional<Value>& value) {
+    if (value)
+      j = *value;
+    else
+      j = nullptr;
+  }
+  static void from_json(const json& j, std::optional<Value>& value) {
+    value.reset();
+    if (!j.is_null()) value = j.get<Value>();
+  }
+};
+
 template <class Rep, class Period>
 struct adl_serializer<std::chrono::duration<Rep, Period>> {
   using Duration = std::chrono::duration<Rep, Period>;
@@ -41,9 +55,14 @@ namespace hutch::sandbox {
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Description, id, name, profile, runtime, workdir, env, labels,
                                                 limits, isolation, warm, ttl, idle_timeout, pause_after,
                                                 background_keeps_alive, created_at, expires_at, create_time)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(TerminalSize, rows, columns)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(KeptSession, language, name, split)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(KeptProcess, stream, number, title, terminal, hidden,
+                                                counts_as_use, has_answers, was_cancelled, started_at,
+                                                oom_kills_before, next_unread, session)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Record, id, runtime, state, pid, start_time, cgroup_v2,
                                                 cgroups, first_id, about, owner, is_default, outlives_server, paused,
-                                                next_command)
+                                                processes)
 
 std::string to_line(const Record& record) {
   return nlohmann::json(record).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace) + "\n";

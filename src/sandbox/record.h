@@ -4,10 +4,12 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/process.h"
 #include "base/unique_fd.h"
 #include "sandbox/description.h"
+#include "sandbox/process_table.h"
 
 namespace hutch::sandbox {
 
@@ -28,7 +30,7 @@ struct Record {
   bool is_default = false;  // that server's default sandbox
   bool outlives_server = false;  // the next one takes it up
   bool paused = false;           // by a caller
-  uint32_t next_command = 1;
+  std::vector<KeptProcess> processes;
 };
 
 /// A line of JSON, with its end.

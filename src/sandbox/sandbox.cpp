@@ -22,7 +22,7 @@ namespace {
 constexpr auto kFileTimeout = 60s;
 
 std::string log_path(uint32_t number) {
-  return fmt::format("/var/log/hutch/{}.log", number);
+  return fmt::format("{}/{}.log", kLogFolder, number);
 }
 
 UniqueFd duplicate(int fd) {
@@ -123,19 +123,6 @@ void Sandbox::claim(Description description, Clock::time_point asked_at) {
   last_used_wall_ = WallClock::now();
 }
 
-void Sandbox::take_up(Description description, WallClock::time_point last_used, uint32_t next_command) {
-  const auto now = WallClock::now();
-  const auto unused = std::max(now - last_used, WallClock::duration::zero());
-  const bool ends = description.expires_at != WallClock::time_point{};
-  const auto left = description.expires_at - now;
-  next_command_ = next_command;
-  describe(std::move(description));
-  const std::lock_guard lock(mutex_);
-  if (ends) lifetime_ends_at_ = Clock::now() + left;  // the agent heard of it in the hello
-  last_used_wall_ = now - unused;
-  last_used_ = Clock::now() - unused;
-}
-
 void Sandbox::update(const Changes& changes) {
   Description about = *described();
   runtime::Limits limits = about.limits;
@@ -172,9 +159,9 @@ void Sandbox::update(const Changes& changes) {
 void Sandbox::note_use() {
   last_used_ = Clock::now();
   last_used_wall_ = WallClock::now();
-  if (last_used_ - use_told_at_ < 1s || !on_use_) return;
+  if (last_used_ - use_told_at_ < 1s || !hooks_.on_use) return;
   use_told_at_ = last_used_;
-  on_use_();
+  hooks_.on_use();
 }
 
 Sandbox::Pause Sandbox::pause() const {
@@ -210,9 +197,8 @@ std::optional<Clock::duration> Sandbox::pause_when_idle(Clock::duration unused) 
   return Clock::duration::zero();
 }
 
-void Sandbox::watch(std::function<void()> on_end, std::function<void()> on_use) {
-  on_end_ = std::move(on_end);
-  on_use_ = std::move(on_use);
+void Sandbox::watch(Hooks hooks) {
+  hooks_ = std::move(hooks);
   // A pidfd becomes readable when its process ends.
   pidfd_watch_.async_wait(asio::posix::stream_descriptor::wait_read,
                           [weak = weak_from_this()](asio::error_code err) {
@@ -255,7 +241,7 @@ void Sandbox::on_process_end() {
   }
   log::info("{} ended: {}", body_.id, this->cause());
   body_.channel->close();
-  if (on_end_) on_end_();
+  if (hooks_.on_end) hooks_.on_end();
 }
 
 void Sandbox::end(const std::string& cause) {
@@ -293,6 +279,7 @@ CommandSpec Sandbox::command_spec(const ExecSpec& spec, uint32_t number) const {
   command.terminal = spec.terminal.has_value();
   if (spec.terminal) command.size = *spec.terminal;
   command.timeout = spec.timeout;
+  command.number = number;
   command.log_path = log_path(number);
   command.log_max_bytes = body_.log_max_bytes;
   command.logs_max_bytes = body_.logs_max_bytes;
@@ -392,7 +379,10 @@ void Sandbox::go_on(const ExecSpec& spec, uint32_t number, uint64_t oom_kills_be
   const bool runs = result.end == End::running || result.left_running > 0;
   if (runs) result.process_id = number;
   const bool listed = runs || process->was_cancelled;
-  if (listed) processes_.add(process);
+  if (listed) {
+    processes_.add(process);
+    note_processes();
+  }
   try {
     if (spec.terminal && !spec.background && !process->was_cancelled) {
       BoundedOutput screen(spec.output_limit);
@@ -445,10 +435,12 @@ ExecResult Sandbox::result_of(BackgroundProcess& process) {
 /// After every call: what ended meanwhile in the background.
 void Sandbox::settle() {
   if (processes_.empty()) return;
-  for (const auto& [process, log_bytes] : processes_.take_ended()) {
+  const auto ended = processes_.take_ended();
+  for (const auto& [process, log_bytes] : ended) {
     (void)oom_kills_of(*process);
     count_log(process->number(), log_bytes);
   }
+  if (!ended.empty()) note_processes();  // older ones may have been forgotten
 }
 
 void Sandbox::count_log(uint32_t number, uint64_t bytes) {

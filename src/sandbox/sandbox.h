@@ -22,6 +22,9 @@
 
 namespace hutch::sandbox {
 
+/// Inside, of what commands print.
+inline constexpr std::string_view kLogFolder = "/var/log/hutch";
+
 /// What a sandbox consists of when it has been built.
 struct Body {
   std::string id, runtime;
@@ -43,6 +46,13 @@ struct Changes {
   std::optional<bool> paused;
 };
 
+/// What a record says of a sandbox whose server has died.
+struct Kept {
+  Description description;
+  WallClock::time_point last_used;
+  std::vector<KeptProcess> processes;
+};
+
 struct Usage {
   runtime::CgroupUsage cgroup;
   uint64_t disk_bytes = 0;
@@ -56,20 +66,27 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Sandbox(asio::io_context& io, CallGauge& calls, Body body);
   ~Sandbox();
 
-  /// Begins to watch the container's process. `on_end` must not block; nor `on_use`, which is called, once a
-  /// second at most, when it has been used.
-  void watch(std::function<void()> on_end, std::function<void()> on_use);
+  struct Hooks {
+    std::function<void()> on_end;               // once; must not block
+    std::function<void()> on_use;               // it was used: once a second at most; must not block
+    std::function<void()> on_processes_change;  // of kept_processes(); from calls, with no lock held
+  };
+  /// Begins to watch the container's process, and to tell what happens.
+  void watch(Hooks hooks);
 
   /// Makes it what its first and only owner asked for: limits that differ from those in force are written and
   /// read back, its agent is told its lifetime. Throws unavailable when a limit does not take effect that did
   /// before. Once, and before anybody else can reach it.
   void claim(Description description, Clock::time_point asked_at);
-  /// Makes it what its server before had made it. Instead of claim(), and like that before anybody else can
-  /// reach it; its agent has answered.
-  void take_up(Description description, WallClock::time_point last_used, uint32_t next_command);
+  /// In place of claim(), with a channel that was taken over and is not connected yet: connects it, and goes
+  /// on with the commands that the server before left. Calls that ended with it are ended, and so are
+  /// interpreters that were at work or had none. Throws as Channel::connect() does.
+  void restore(Kept kept, uint64_t orphan_ttl_ms, Clock::time_point deadline);
   /// Limits are written and read back, its agent is told its lifetime. Throws unavailable when a limit does
   /// not take effect; then nothing else is changed.
   void update(const Changes& changes);
+  /// For a record: commands that outlived their calls.
+  std::vector<KeptProcess> kept_processes() const;
   /// Whether its agent answers.
   bool ping(Clock::time_point deadline);
   /// For commands to start in; parents too.
@@ -109,7 +126,6 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   /// Somebody has called it since claim() or take_up().
   bool was_used() const noexcept { return used_; }
   WallClock::time_point last_used() const;
-  uint32_t next_command() const noexcept { return next_command_; }
   std::optional<WallClock::time_point> expires_at() const;
   /// When its lifetime or its idle time is over, with what is known now; nothing while a call runs or when
   /// there is no end.
@@ -161,11 +177,15 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   void settle();
   void count_log(uint32_t number, uint64_t bytes);
   void on_process_end();
+  void note_processes() const;
+  std::shared_ptr<Process> take_up(const std::map<uint32_t, KeptProcess>& known, uint32_t stream,
+                                   const wire::Started& started, WallClock::time_point created_at);
+  void restore_logs(Clock::time_point deadline);
 
   const Body body_;
   CallGauge& calls_;
   asio::posix::stream_descriptor pidfd_watch_;
-  std::function<void()> on_end_, on_use_;
+  Hooks hooks_;
 
   std::atomic<bool> ended_{false}, no_bash_{false}, used_{false};
   std::atomic<uint32_t> next_command_{1};

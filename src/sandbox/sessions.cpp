@@ -78,6 +78,12 @@ std::string_view language_name(Language language) noexcept {
   return "";
 }
 
+Language language_of_name(std::string_view name) {
+  for (const Language language : {Language::python, Language::javascript, Language::bash})
+    if (language_name(language) == name) return language;
+  throw Error(Errc::invalid_argument, fmt::format("there is no language '{}'", name));
+}
+
 std::string request_bytes(const EvalSpec& spec, const EvalRequest& request) {
   if (spec.language == Language::bash) {
     if (spec.code.find('\0') != std::string::npos)
@@ -110,6 +116,15 @@ bool can_get_later(const std::map<std::string, std::string>& has,
 
 Interpreter::Interpreter(std::shared_ptr<BackgroundProcess> process, Language language, bool split)
     : process_(std::move(process)), language_(language), split_(split) {}
+
+std::shared_ptr<Interpreter> Interpreter::adopt(std::shared_ptr<BackgroundProcess> process, Language language,
+                                                bool split) {
+  auto interpreter = std::make_shared<Interpreter>(std::move(process), language, split);
+  interpreter->answered_ = true;
+  interpreter->first_ = false;
+  interpreter->unread_ = UINT64_MAX;  // where its last answer ends is not known
+  return interpreter;
+}
 
 void Interpreter::prepare(std::map<std::string, std::string> env, std::string workdir) {
   env_ = std::move(env);
@@ -186,6 +201,7 @@ EvalResult Interpreter::run(Sandbox& sandbox, const EvalSpec& spec) {
     throw;
   }
   process.end_relay();
+  answered_ = answered_ || answered;
   if (!answered) {
     const End why = result.end;
     static_cast<ExecResult&>(result) = sandbox.result_of(*process_);
@@ -223,6 +239,7 @@ EvalResult Sessions::eval(Sandbox& sandbox, const EvalSpec& spec) {
   const auto interpreter = find_or_start(sandbox, key, spec, is_new);
   try {
     EvalResult result = interpreter->run(sandbox, spec);
+    if (is_new) sandbox.note_processes();
     result.session_new = is_new;
     if (result.session_ended) drop(key, interpreter);
     return result;
@@ -357,6 +374,24 @@ std::optional<Language> Sessions::language_of(const std::string& session) const 
     only = key.first;
   }
   return only;
+}
+
+void Sessions::describe(KeptProcess& kept) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [key, interpreter] : interpreters_) {
+    if (interpreter->process().number() != kept.number) continue;
+    if (interpreter->has_answered())
+      kept.session = {std::string(language_name(key.first)), key.second, interpreter->split()};
+    else
+      kept.hidden = true;
+  }
+}
+
+void Sessions::restore(const KeptSession& session, std::shared_ptr<BackgroundProcess> process) {
+  const Language language = language_of_name(session.language);
+  auto interpreter = Interpreter::adopt(std::move(process), language, session.split);
+  const std::lock_guard lock(mutex_);
+  interpreters_[{language, session.name}] = std::move(interpreter);
 }
 
 }  // namespace hutch::sandbox

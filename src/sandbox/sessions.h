@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <map>
@@ -23,6 +24,8 @@ class Sandbox;
 /// Those whose interpreters can keep state between calls.
 enum class Language { python, javascript, bash };
 std::string_view language_name(Language language) noexcept;
+/// Throws invalid_argument for another name.
+Language language_of_name(std::string_view name);
 
 struct EvalSpec {
   Language language{};
@@ -64,11 +67,16 @@ bool can_get_later(const std::map<std::string, std::string>& has,
 class Interpreter {
  public:
   Interpreter(std::shared_ptr<BackgroundProcess> process, Language language, bool split);
+  /// One that another server started, and that has answered it.
+  static std::shared_ptr<Interpreter> adopt(std::shared_ptr<BackgroundProcess> process, Language language,
+                                            bool split);
 
   Language language() const { return language_; }
   bool split() const { return split_; }
   BackgroundProcess& process() { return *process_; }
   bool ended() { return process_->process().state().exited; }
+  /// A call has come to its end, so the next one can be another server's.
+  bool has_answered() const { return answered_; }
 
   /// `env` and `workdir` are given to an interpreter that was started ahead, at its first call.
   void prepare(std::map<std::string, std::string> env, std::string workdir);
@@ -86,6 +94,7 @@ class Interpreter {
   const Language language_;
   const bool split_;
   std::timed_mutex one_call_;
+  std::atomic<bool> answered_{false};
   uint64_t unread_ = 0;  // where the output since the last call begins
   bool first_ = true;    // and then, when it was started ahead:
   std::map<std::string, std::string> env_;
@@ -103,6 +112,10 @@ class Sessions {
                    const std::map<std::string, std::string>& env);
   /// The only language with a session of this name; empty when there is none or more than one.
   std::optional<Language> language_of(const std::string& session) const;
+
+  /// Notes in it which session it is of. What is no session yet is hidden from other servers.
+  void describe(KeptProcess& kept) const;
+  void restore(const KeptSession& session, std::shared_ptr<BackgroundProcess> process);
 
  private:
   using Key = std::pair<Language, std::string>;

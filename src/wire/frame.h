@@ -6,13 +6,23 @@
 
 /// The frames that travel between the host and the guest agent, over one duplex byte channel.
 ///
-/// Both ends are the same machine and the same build, so integers are in host byte order; the version byte
-/// refuses a peer of another build. Everything that comes out of a sandbox is untrusted: lengths are checked
+/// Both ends are on the same machine, so integers are in host byte order. They are mostly of the same build:
+/// the version byte refuses a peer that speaks otherwise. Only the headers, and the sizes of `hello` and
+/// `welcome`, are the same in all versions, so that a host that takes over the channel of an older agent
+/// learns of it: that one answers `welcome` with its own version, and stays without a host.
+///
+/// A payload to the agent ends with one more byte, kWhole, that is not part of the message: what a host that
+/// takes over fills up a cut-off frame with has another there, so that no half of a command line or of some
+/// input is taken for the whole.
+///
+/// Everything that comes out of a sandbox is untrusted: lengths are checked
 /// before use, and a frame that breaks a rule ends the channel (host side) or is ignored (agent side).
 namespace hutch::wire {
 
-inline constexpr uint8_t kVersion = 1;
+inline constexpr uint8_t kVersion = 2;
 inline constexpr uint32_t kMaxPayload = 256 * 1024;  // one exec request: argv, environment, working folder
+inline constexpr uint32_t kMaxCommands =
+    512;  // that an agent holds at once, ended ones that it keeps included
 inline constexpr uint32_t kDataChunk = 32 * 1024;    // largest piece of a stream in one frame
 inline constexpr uint32_t kWindow = 512 * 1024;      // bytes a sender may have under way on one stream
 inline constexpr uint32_t kInputWindow = 64 * 1024;  // the same for `input` frames: what the agent buffers
@@ -41,7 +51,7 @@ enum class Type : uint8_t {
   // agent to host
   welcome = 64,  // Welcome: answer to hello
   pong,
-  started,       // Started: the command runs
+  started,       // Started: the command runs; or, to a new host, there is such a command
   output,        // bytes of standard output (flag 0) or standard error (flag 1)
   exited,        // Exited: the main process ended, its output is complete
   tree_gone,     // nothing of the command is left; the stream id is free again unless the command is kept
@@ -66,6 +76,12 @@ struct Header {
   uint8_t reserved = 0;
 };
 static_assert(sizeof(Header) == 16);
+
+inline constexpr char kWhole = 0;
+/// What a host that takes over writes first, so that a frame which its predecessor could not finish comes to
+/// an end: bytes that make no header, no length that fits, and no kWhole.
+inline constexpr char kFill = '\xff';
+inline constexpr size_t kFillBytes = sizeof(Header) + kMaxPayload;
 
 /// Complete and sane as far as the header can tell.
 inline bool valid(const Header& h) {

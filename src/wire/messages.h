@@ -19,7 +19,7 @@ struct Hello {
 };
 
 struct Welcome {
-  uint32_t commands = 0;  // command trees that are alive from earlier epochs
+  uint32_t commands = 0;  // of earlier epochs; each is told of by `started`, or `failed`
   template <class C>
   void fields(C& c) {
     c(commands);
@@ -46,23 +46,36 @@ struct Exec {
   std::string_view log_path;    // empty = no log; made at the first byte of output, without following links
   uint64_t log_max_bytes = 0;   // output past this is not logged
   uint64_t logs_max_bytes = 0;  // nor past this of all commands together that the agent still holds
+  uint32_t number = 0;          // the host's name for it, given back in Started
   uint64_t timeout_ms = 0;      // after this long the tree is ended as by EndTree with kGraceMs; 0 = never
   uint16_t rows = 0, columns = 0;  // kTerminal: its size
   uint8_t options = 0;
   template <class C>
   void fields(C& c) {
-    c(argv, env, workdir, log_path, log_max_bytes, logs_max_bytes, timeout_ms, rows, columns, options);
+    c(argv, env, workdir, log_path, log_max_bytes, logs_max_bytes, number, timeout_ms, rows, columns,
+      options);
   }
 };
 
 inline constexpr uint32_t kGraceMs = 2000;  // between SIGTERM and SIGKILL
 
 struct Started {
-  uint32_t pid = 0;            // as seen inside the sandbox; 0 = its supervisor was killed before it said so
+  static constexpr uint8_t kInput = 1;       // it has standard input, or a terminal
+  static constexpr uint8_t kInputEnded = 2;  // and that was ended
+  static constexpr uint8_t kTerminal = 4;
+  static constexpr uint8_t kKept =
+      8;  // also after its end, until `forget`: the host had it stored, or left it running
+  static constexpr uint8_t kRelayed = 16;  // its output is sent as it comes
+
+  uint32_t pid =
+      0;  // as seen inside the sandbox; 0 = not known yet, or its supervisor was killed before it said so
   uint64_t printed_bytes = 0;  // before the first `output` of this epoch
+  uint32_t number = 0;         // of Exec
+  uint64_t age_ms = 0;         // since it was asked for
+  uint8_t state = 0;
   template <class C>
   void fields(C& c) {
-    c(pid, printed_bytes);
+    c(pid, printed_bytes, number, age_ms, state);
   }
 };
 

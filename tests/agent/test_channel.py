@@ -8,7 +8,7 @@ import unittest
 
 import support
 import sandbox
-from wire import HEADER, INPUT, MAX_PAYLOAD, NAMES, TYPES, VERSION, Client, Timeout, strings, text
+from wire import FILL, HEADER, INPUT, NAMES, TYPES, VERSION, WHOLE, strings, text
 
 
 class Channel(support.SandboxTest):
@@ -138,12 +138,13 @@ class Channel(support.SandboxTest):
         dice = random.Random(20)
         sane = [strings(["true"]), text("/tmp/x"), struct.pack("<QQ", 1, 2), b"", b"\xff" * 40,
                 text("/etc/passwd") + struct.pack("<QQ", 0, 0),
-                strings(["sh", "-c", "sleep 1"]) + strings([]) + text("/") + text("") + struct.pack("<QB", 0, 3)]
+                strings(["sh", "-c", "sleep 1"]) + strings([]) + text("/") + text("") + struct.pack("<QQIQHHB", 0, 0, 0, 0, 0, 0, 3)]
         kinds = [kind for name, kind in TYPES.items() if kind < 64 and name not in ("hello", "lifetime")]
         self.client.auto_credit = False
         for _ in range(3000):
             payload = dice.choice(sane)
             payload = payload[:dice.randrange(len(payload) + 1)] + dice.randbytes(dice.choice([0, 0, 3, 100]))
+            payload = payload and payload + WHOLE
             kind = dice.choice(kinds + [dice.randrange(256)])
             if NAMES.get(kind) in ("hello", "lifetime"):
                 continue
@@ -153,7 +154,7 @@ class Channel(support.SandboxTest):
         self.client.ping()
         for _ in range(200):
             self.client.raw(dice.randbytes(dice.randrange(1, 3000)))
-        self.client.raw(b"\xff" * (MAX_PAYLOAD + HEADER.size))
+        self.client.raw(FILL)
         self.client.hello()
         self.client.auto_credit = True
         self.assertEqual(self.client.run("echo alive").out, b"alive\n")

@@ -7,7 +7,7 @@ import struct
 import time
 from types import SimpleNamespace
 
-VERSION = 1
+VERSION = 2
 MAX_PAYLOAD = 256 * 1024
 DATA_CHUNK = 32 * 1024
 WINDOW = 512 * 1024
@@ -20,9 +20,12 @@ TYPES = dict(hello=1, ping=2, exec=3, input=4, input_end=5, end_tree=6, signal=7
              data=72, done=73, failed=74, relaying=75, printed=76, output_piece=77)
 NAMES = {number: name for name, number in TYPES.items()}
 
+WHOLE = b"\0"  # behind every payload to the agent
+FILL = b"\xff" * (MAX_PAYLOAD + HEADER.size)
 MERGE_OUTPUT, INPUT, TERMINAL, STORE = 1, 2, 4, 8
 CREATE_NEW, APPEND, EXECUTABLE, EXPECT, MAKE_PARENTS = 1, 2, 4, 8, 16
 SUPERVISOR_LOST, TIMED_OUT = 1, 2
+HAS_INPUT, INPUT_ENDED, HAS_TERMINAL, KEPT, RELAYED = 1, 2, 4, 8, 16
 TAIL = 64 * 1024
 
 
@@ -59,7 +62,8 @@ def decode(name, raw):
     if name == "welcome":
         return SimpleNamespace(commands=r.take("I"))
     if name == "started":
-        return SimpleNamespace(pid=r.take("I"), printed_bytes=r.take("Q"))
+        return SimpleNamespace(pid=r.take("I"), printed_bytes=r.take("Q"), number=r.take("I"), age_ms=r.take("Q"),
+                               state=r.take("B"))
     if name == "exited":
         return SimpleNamespace(exit_code=r.take("i"), signal=r.take("I"), left_running=r.take("I"),
                                cpu_us=r.take("Q"), max_rss_kib=r.take("Q"), ran_ms=r.take("Q"),
@@ -115,6 +119,8 @@ class Client:
 
     def send(self, name, stream=0, payload=b"", flags=0, epoch=None):
         epoch = self.epoch if epoch is None else epoch
+        if payload:
+            payload += WHOLE
         self.raw(HEADER.pack(len(payload), stream, epoch, TYPES[name], flags, VERSION, 0) + payload)
 
     def pump(self):
@@ -172,7 +178,7 @@ class Client:
 
     def hello(self, orphan_ttl_ms=600_000, ends_in_ms=0, takeover=False):
         if takeover:
-            self.raw(b"\xff" * (MAX_PAYLOAD + HEADER.size))
+            self.raw(FILL)
         self.send("hello", 0, struct.pack("<QQ", orphan_ttl_ms, ends_in_ms))
         return self.expect("welcome", timeout=5)
 
@@ -183,14 +189,14 @@ class Client:
         self.expect("pong", stream, timeout)
         return time.monotonic() - begin
 
-    def start(self, argv, env=None, workdir="/", log="", log_max=1 << 30, logs_max=1 << 40, timeout_ms=0, size=(24, 80),
-              options=0):
+    def start(self, argv, env=None, workdir="/", log="", log_max=1 << 30, logs_max=1 << 40, number=0, timeout_ms=0,
+              size=(24, 80), options=0):
         if isinstance(argv, str):
             argv = ["/bin/sh", "-c", argv]
         env = env if env is not None else ["PATH=/usr/bin:/bin"]
         stream = self.stream()
         self.send("exec", stream, strings(argv) + strings(env) + text(workdir) + text(log) +
-                  struct.pack("<QQQHHB", log_max, logs_max, timeout_ms, *size, options))
+                  struct.pack("<QQIQHHB", log_max, logs_max, number, timeout_ms, *size, options))
         return stream
 
     def collect(self, stream, timeout=20):
