@@ -22,7 +22,7 @@ SandboxInfo info_of(sandbox::Sandbox& sandbox) {
 
 namespace {
 
-SandboxInfo info_of(const sandbox::Ended& ended) {
+SandboxInfo describe_ended(const sandbox::Ended& ended) {
   SandboxInfo info{.view = view_of(ended.about, "ended"), .created_at = iso_time(ended.about.created_at)};
   info.labels = ended.about.labels;
   info.cause = fmt::format("{} ({})", ended.cause, iso_time(ended.ended_at));
@@ -39,7 +39,7 @@ SandboxInfo run(const SandboxInfoArgs& args, Services& services) {
       return !args.sandbox_id.empty() && (e.about.id == args.sandbox_id || e.about.name == args.sandbox_id);
     });
     if (ended == all.rend()) throw;
-    return info_of(*ended);
+    return describe_ended(*ended);
   }
 }
 

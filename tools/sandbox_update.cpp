@@ -29,8 +29,9 @@ void add_sandbox_update(mcp::ToolRegistry& registry, Services& services) {
   registry.add<SandboxUpdateArgs, SandboxInfo>(
       {.name = "sandbox_update",
        .title = "Change a sandbox",
-       .description = "Changes a living sandbox: gives it more time (ttl_s, counted from now), other limits or "
-                      "labels, pauses it or lets it go on. What is left out stays. Returns what sandbox_info does.",
+       .description =
+           "Changes a living sandbox: gives it more time (ttl_s, counted from now), other limits or "
+           "labels, pauses it or lets it go on. What is left out stays. Returns what sandbox_info does.",
        .toolset = "core",
        .idempotent = true},
       [&services](const SandboxUpdateArgs& args, mcp::CallContext&) { return run(args, services); },

@@ -108,9 +108,10 @@ void Manager::adopt(const Leftover& leftover) {
     log::warning("sandbox {} of a server before cannot be taken up: {}", entry->id, e.what());
     {
       const std::lock_guard lock(mutex_);
-      ended_.push_back({entry->record.about, fmt::format("its server ended, and the next one could not take it "
-                                                         "up: {}",
-                                                         e.what()),
+      ended_.push_back({entry->record.about,
+                        fmt::format("its server ended, and the next one could not take it "
+                                    "up: {}",
+                                    e.what()),
                         WallClock::now()});
     }
     return remove(entry->id);
@@ -311,17 +312,16 @@ PoolHooks::Health Manager::check_warm(const std::string& id) {
 PoolHooks::Room Manager::room(uint64_t memory_bytes) {
   const int64_t count = config_.limits.max_sandboxes - builder_.totals().sandboxes;
   if (count <= 0) return {0, "limits.max_sandboxes"};
-  const auto by_memory = static_cast<int64_t>(sys::available_memory() / 2 /
-                                              std::max(warm_charge().memory_bytes, memory_bytes));
+  const auto by_memory =
+      static_cast<int64_t>(sys::available_memory() / 2 / std::max(warm_charge().memory_bytes, memory_bytes));
   if (by_memory < count) return {static_cast<int>(by_memory), "the host's free memory"};
   return {static_cast<int>(count), ""};
 }
 
 Manager::Entries::iterator Manager::find_entry(const std::string& id_or_name) {
   if (const auto it = entries_.find(id_or_name); it != entries_.end() && it->second->claimed) return it;
-  return std::ranges::find_if(entries_, [&](const auto& e) {
-    return !id_or_name.empty() && e.second->name == id_or_name;
-  });
+  return std::ranges::find_if(
+      entries_, [&](const auto& e) { return !id_or_name.empty() && e.second->name == id_or_name; });
 }
 
 /// With mutex_ held.
@@ -531,7 +531,8 @@ Clock::time_point Manager::end_overdue() {
     const auto end = sandbox->ends_at();
     if (end && *end <= Clock::now()) {
       const auto about = sandbox->about();
-      const bool expired = about.expires_at != WallClock::time_point{} && about.expires_at <= WallClock::now();
+      const bool expired =
+          about.expires_at != WallClock::time_point{} && about.expires_at <= WallClock::now();
       sandbox->end(expired ? fmt::format("its lifetime of {} s was over", about.ttl.count())
                            : fmt::format("it was not used for {} s", about.idle_timeout.count()));
     } else if (end) {

@@ -26,8 +26,8 @@ struct Record {
 
   // From its claim on:
   Description about;
-  std::string owner;        // of the server that made it, see owner_key()
-  bool is_default = false;  // that server's default sandbox
+  std::string owner;             // of the server that made it, see owner_key()
+  bool is_default = false;       // that server's default sandbox
   bool outlives_server = false;  // the next one takes it up
   bool paused = false;           // by a caller
   std::vector<KeptProcess> processes;

@@ -9,9 +9,9 @@
 
 #include "base/log.h"
 #include "base/sys.h"
-#include "schema/bytes.h"
 #include "sandbox/output.h"
 #include "sandbox/ping.h"
+#include "schema/bytes.h"
 
 namespace hutch::sandbox {
 
@@ -100,8 +100,7 @@ runtime::Isolation Sandbox::change_limits(const runtime::Limits& from, const run
 }
 
 void Sandbox::set_lifetime(std::chrono::seconds left) {
-  body_.channel->send(wire::Type::lifetime, 0,
-                      wire::Lifetime{static_cast<uint64_t>(left.count()) * 1000});
+  body_.channel->send(wire::Type::lifetime, 0, wire::Lifetime{static_cast<uint64_t>(left.count()) * 1000});
   const std::lock_guard lock(mutex_);
   lifetime_ends_at_.reset();
   if (left > 0s) lifetime_ends_at_ = Clock::now() + left;
@@ -227,8 +226,7 @@ std::string Sandbox::cause_of_end() const {
                      info.si_pid != 0;
   if (known && info.si_code == CLD_EXITED)
     return fmt::format("its agent could not go on (exit code {})", info.si_status);
-  if (known && info.si_status != SIGKILL)
-    return fmt::format("its agent crashed (signal {})", info.si_status);
+  if (known && info.si_status != SIGKILL) return fmt::format("its agent crashed (signal {})", info.si_status);
   return "its agent was killed from outside";
 }
 
@@ -309,8 +307,8 @@ void Sandbox::rethrow(const Error& error) {
     throw Error(Errc::limit_exceeded, fmt::format("sandbox {} has 512 commands", id()))
         .hint("end some with sandbox_process");
   if (error.os_error() == EAGAIN)  // not even its supervisor could be started
-    throw Error(Errc::limit_exceeded, fmt::format("sandbox {} is at its limit of {} processes (pids)",
-                                                  id(), described()->limits.pids))
+    throw Error(Errc::limit_exceeded, fmt::format("sandbox {} is at its limit of {} processes (pids)", id(),
+                                                  described()->limits.pids))
         .hint("sandbox_destroy ends it; sandbox_create with `pids` makes one with more");
   // The channel closes a moment before or after the end of the process is noticed.
   if (error.code() != Errc::unavailable || !wait_until_ended(Clock::now() + 1s)) throw;

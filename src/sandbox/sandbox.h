@@ -87,6 +87,8 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   void update(const Changes& changes);
   /// For a record: commands that outlived their calls.
   std::vector<KeptProcess> kept_processes() const;
+  /// They are others now. With no lock held.
+  void note_processes() const;
   /// Whether its agent answers.
   bool ping(Clock::time_point deadline);
   /// For commands to start in; parents too.
@@ -177,7 +179,6 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   void settle();
   void count_log(uint32_t number, uint64_t bytes);
   void on_process_end();
-  void note_processes() const;
   std::shared_ptr<Process> take_up(const std::map<uint32_t, KeptProcess>& known, uint32_t stream,
                                    const wire::Started& started, WallClock::time_point created_at);
   void restore_logs(Clock::time_point deadline);

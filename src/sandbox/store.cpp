@@ -119,7 +119,8 @@ void Store::open() {
 void note_last_use(const UniqueFd& record, WallClock::time_point when) noexcept {
   const auto since = when.time_since_epoch();
   const auto seconds = std::chrono::floor<std::chrono::seconds>(since);
-  const timespec time{.tv_sec = seconds.count(), .tv_nsec = std::chrono::nanoseconds(since - seconds).count()};
+  const timespec time{.tv_sec = seconds.count(),
+                      .tv_nsec = std::chrono::nanoseconds(since - seconds).count()};
   const timespec times[2] = {time, time};
   (void)::futimens(record.get(), times);
 }
