@@ -89,6 +89,7 @@ class Client:
         self._ids = itertools.count(0)  # from 0, as Claude Code counts
         self._calls, self._tokens = {}, {}
         self._lock, self._write_lock = threading.Lock(), threading.Lock()
+        self._ended = False  # nothing more will be read
         self.unmatched = queue.Queue()  # messages that belong to no call: notifications, errors with id null
         self._stderr = tempfile.TemporaryFile()
         self._record = self._open_record(record or os.environ.get("HUTCHTEST_RECORD_DIR"))
@@ -137,6 +138,9 @@ class Client:
         if meta:
             params = {**(params or {}), "_meta": meta}
         with self._lock:
+            if self._ended:  # a dying server may still take what nobody reads
+                call._finish(None)
+                return call
             self._calls[self._key(call.id)] = call
             if progress:
                 self._tokens[meta["progressToken"]] = call
@@ -232,6 +236,7 @@ class Client:
             self._note("in", message)
             self._dispatch(message)
         with self._lock:
+            self._ended = True
             left = list(self._calls.values())
             self._calls.clear()
         for call in left:

@@ -93,6 +93,15 @@ class ClientOfTheTests(unittest.TestCase):
             client.request("die", timeout=10)
         self.assertEqual(client.close()[0], 3)
 
+    def test_a_server_that_takes_requests_and_can_answer_none_any_more_is_an_exception_too(self):
+        # As one that was just killed: its standard output is closed a moment before its standard input.
+        deaf = "import os, sys; os.close(1); sys.stdin.read(); os._exit(0)"
+        client = Client([sys.executable, "-c", deaf], handshake=False)
+        client._reader.join(10)
+        with self.assertRaises(Closed):
+            client.request("x", timeout=10)
+        self.assertEqual(client.close()[0], 0)
+
 
 if __name__ == "__main__":
     unittest.main()
