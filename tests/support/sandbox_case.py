@@ -93,9 +93,9 @@ class HutchCase(unittest.TestCase):
                               timeout=timeout * SLOW, env=cls.env() if env is None else env, **options)
 
     @classmethod
-    def server(cls, *args, env=None, **options):
-        """A server of the test's own; the test closes it."""
-        return Client([HUTCH, "mcp", *args], env=cls.env(**(env or {})), **options)
+    def server(cls, *args, env=None, under=(), **options):
+        """A server of the test's own, run by the command `under` where one is given; the test closes it."""
+        return Client([*under, HUTCH, "mcp", *args], env=cls.env(**(env or {})), **options)
 
 
 class SandboxCase(HutchCase):
