@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -22,6 +23,12 @@ UniqueFd open_if_exists(const std::string& path, int flags) {
   const int fd = retry_eintr([&] { return ::open(path.c_str(), flags | O_CLOEXEC); });
   if (fd < 0 && errno != ENOENT) throw sys_error(errno, "open", path);
   return UniqueFd(fd);
+}
+
+UniqueFd lock_folder(const std::string& path) {
+  UniqueFd fd = open(path, O_RDONLY | O_DIRECTORY);
+  if (retry_eintr([&] { return ::flock(fd.get(), LOCK_EX); }) != 0) throw sys_error(errno, "lock", path);
+  return fd;
 }
 
 Pipe pipe() {

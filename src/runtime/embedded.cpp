@@ -4,6 +4,7 @@
 #include <linux/memfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/sys.h"
 
@@ -39,10 +40,19 @@ std::string program_file(const EmbeddedProgram& program, const std::string& fold
   const std::string path = fmt::format("{}/{}", folder, program.digest);
   // The name promises the content, but a full disk or a careless hand may have shortened it: the size is
   // checked too.
-  struct stat st {};
-  if (::stat(path.c_str(), &st) == 0 && static_cast<size_t>(st.st_size) == program.bytes.size()) return path;
+  const auto whole = [&] {
+    struct stat st {};
+    return ::stat(path.c_str(), &st) == 0 && static_cast<size_t>(st.st_size) == program.bytes.size();
+  };
+  if (whole()) return path;
   sys::make_dirs(folder, 0711);
-  sys::replace_file(path, program.bytes, 0555);
+  const UniqueFd turn = sys::lock_folder(folder);
+  if (whole()) return path;
+  // Always the same name: what a server that dies over it leaves is overwritten by the next one.
+  const std::string writing = folder + "/.writing";
+  ::unlink(writing.c_str());
+  sys::write_file(writing, program.bytes, 0555);
+  if (::rename(writing.c_str(), path.c_str()) != 0) throw sys_error(errno, "rename", path);
   return path;
 }
 

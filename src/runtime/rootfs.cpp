@@ -149,18 +149,18 @@ std::string ready_skeleton(const std::string& data_folder) {
                     ready = fmt::format("{}/host-{}", folder, skeleton_key());
   if (sys::exists(ready)) return ready;
   sys::make_dirs(folder, 0711);
-  const std::string building = fmt::format("{}/.building-{}", folder, sys::random_hex(6));
+  const UniqueFd turn = sys::lock_folder(folder);
+  if (sys::exists(ready)) return ready;  // another server was faster
+  const std::string building = folder + "/.building";
   try {
+    sys::remove_tree(building);  // of a server that died over it
     build_skeleton(building);
-    // Another server may have been faster: then its folder stays and ours goes.
-    if (::rename(building.c_str(), ready.c_str()) != 0 && errno != ENOTEMPTY && errno != EEXIST)
-      throw sys_error(errno, "rename", ready);
+    if (::rename(building.c_str(), ready.c_str()) != 0) throw sys_error(errno, "rename", ready);
   } catch (Error& e) {
     sys::remove_tree(building);
     e.during("making the root file system in " + folder);
     throw;
   }
-  sys::remove_tree(building);
   return ready;
 }
 

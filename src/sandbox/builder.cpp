@@ -167,6 +167,7 @@ void Builder::build(Entry& entry, const std::string& profile_name, const runtime
   channel->connect(
       {.orphan_ttl_ms = static_cast<uint64_t>(config_.sandbox.orphan_ttl_s) * 1000, .ends_in_ms = 0},
       deadline);
+  reap_orphans();  // the runtime's helpers, which are over when the agent answers
   auto sandbox = std::make_shared<Sandbox>(io_.context(), calls_,
                                            body_of(entry, limits, std::move(container), std::move(channel)));
   make_workdir(*sandbox, profile.workdir);

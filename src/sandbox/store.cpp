@@ -6,7 +6,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <filesystem>
 #include <memory>
 #include <thread>
 
@@ -20,24 +19,26 @@ using namespace std::chrono_literals;
 
 namespace {
 
-std::vector<std::string> names_in(const std::string& folder) {
+/// Everything in a folder; names that begin with a dot belong to what is not finished yet.
+std::vector<std::string> all_names_in(const std::string& folder) {
   std::vector<std::string> out;
   const std::unique_ptr<DIR, int (*)(DIR*)> stream(::opendir(folder.c_str()), ::closedir);
   if (!stream) return out;
   while (const dirent* entry = ::readdir(stream.get()))
-    if (entry->d_name[0] != '.') out.emplace_back(entry->d_name);
+    if (const std::string name = entry->d_name; name != "." && name != "..") out.push_back(name);
   return out;
 }
 
-/// What servers that were killed while they made their folders have left, with nothing in it yet. A young one
-/// may be just being made.
-void remove_unfinished_folders(const std::string& servers) {
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(servers, ignored)) {
-    if (!entry.path().filename().string().starts_with('.')) continue;
-    const auto made_at = std::filesystem::last_write_time(entry.path(), ignored);
-    if (std::filesystem::file_time_type::clock::now() - made_at > 1min) sys::remove_tree(entry.path());
-  }
+std::vector<std::string> names_in(const std::string& folder) {
+  std::vector<std::string> out = all_names_in(folder);
+  std::erase_if(out, [](const std::string& name) { return name.front() == '.'; });
+  return out;
+}
+
+/// With the lock of the folder held: whoever began these is dead.
+void remove_unfinished(const std::string& folder) {
+  for (const auto& name : all_names_in(folder))
+    if (name.front() == '.') sys::remove_tree(folder + "/" + name);
 }
 
 /// Empty when somebody alive holds it.
@@ -91,6 +92,8 @@ void Store::open() {
     // Others may pass through, since sandboxes' roots do, but not look around.
     sys::make_dirs(home_, 0711);
     sys::make_dirs(home_ + "/servers", 0711);
+    const UniqueFd turn = sys::lock_folder(home_ + "/servers");
+    remove_unfinished(home_ + "/servers");
     const std::string id = sys::random_hex(6);
     const std::string building = fmt::format("{}/servers/.{}", home_, id);
     sys::make_dirs(building + "/sandboxes", 0711);
@@ -163,6 +166,10 @@ std::vector<Leftover> remove_dead_servers(const std::string& home,
   std::vector<Leftover> removed;
   for (const auto& server : names_in(home + "/servers")) {
     const std::string folder = home + "/servers/" + server;
+    if (!sys::exists(folder + "/lock")) {
+      sys::remove_tree(folder);  // it was being removed: all else had gone before its lock
+      continue;
+    }
     const UniqueFd lock = try_lock(folder + "/lock");
     if (!lock) continue;
     for (auto& leftover : remove_server_folder(folder, keep)) {
@@ -170,7 +177,6 @@ std::vector<Leftover> remove_dead_servers(const std::string& home,
       removed.push_back(std::move(leftover));
     }
   }
-  remove_unfinished_folders(home + "/servers");
   return removed;
 }
 
