@@ -88,9 +88,10 @@ def cgroups():
     return found
 
 
-def loops():
-    return {p: f"loop device {p.split('/')[3]} on {_read(p).strip()}"
-            for p in glob.glob("/sys/block/loop*/loop/backing_file")}
+def loops(home=None):
+    """With a data folder, those on its files: others on the machine have loop devices too."""
+    return {p: f"loop device {p.split('/')[3]} on {file}" for p in glob.glob("/sys/block/loop*/loop/backing_file")
+            if (file := _read(p).strip()) and (not home or file.startswith(home + "/"))}
 
 
 def runtime_state():
@@ -105,7 +106,7 @@ def servers(home):
 
 
 def snapshot(home=None):
-    return {**processes(), **mounts(), **cgroups(), **loops(), **runtime_state(), **servers(home)}
+    return {**processes(), **mounts(), **cgroups(), **loops(home), **runtime_state(), **servers(home)}
 
 
 def new_since(before, home=None):
