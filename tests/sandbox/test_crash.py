@@ -85,6 +85,7 @@ class WhileTheNextOneCleansUp(CrashCase):
     def test_it_is_killed_too_and_the_third_one_finishes(self):
         self.dead_server()
         points = spread(None if LONG else 8, self.count_steps(self.clean, REMOVAL), self.rng)
+        self.assertGreaterEqual(len(points), 8)
         for step, when in points:
             self.dead_server()
             with self.naming(f"the second server killed {when[2:]} step {step}"):
@@ -103,7 +104,9 @@ class WhileTheNextOneCleansUp(CrashCase):
     def test_a_remover_that_is_killed_leaves_the_rest_to_the_next_server(self):
         self.remover(self.dead_server(), "--list")
         self.assert_nothing_left()
-        for step, when in spread(None if LONG else 8, len(self.steps()), self.rng):
+        points = spread(None if LONG else 8, len(self.steps()), self.rng)
+        self.assertGreaterEqual(len(points), 8)
+        for step, when in points:
             folder = self.dead_server()
             with self.naming(f"the remover killed {when[2:]} step {step}"):
                 self.remover(folder, when, step)

@@ -82,6 +82,7 @@ class CrashCase(HutchCase):
 
     def count_steps(self, script, pattern=""):
         self.play(self.server("--results", "structured", under=self.under("--list", 0, pattern)), script)
+        self.assertGreater(len(self.steps()), 20)
         return len(self.steps())
 
     @contextlib.contextmanager

@@ -248,7 +248,10 @@ pid_t start(char** argv) {
   }
   // Only threads: a posix_spawn()ed child is neither traced nor ended with us.
   const long traced = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL;
-  if (::ptrace(PTRACE_SEIZE, pid, nullptr, traced) != 0) fail("trace");
+  // From here on it runs as it did: only a stop begins to show its calls, and this one comes before its next.
+  if (::ptrace(PTRACE_SEIZE, pid, nullptr, traced) != 0 ||
+      ::ptrace(PTRACE_INTERRUPT, pid, nullptr, nullptr) != 0)
+    fail("trace");
   (void)::close(go[0]);
   (void)::close(go[1]);
   return pid;
