@@ -25,7 +25,7 @@ class Sandbox:
     def __init__(self, arguments=(), before="", hello=True):
         self.folder = tempfile.mkdtemp(prefix="agent-test-")
         os.chmod(self.folder, 0o755)
-        self.fifo_in, self.fifo_out = (os.path.join(self.folder, name) for name in ("in", "out"))
+        self.fifo_in, self.fifo_out = (os.path.join(self.folder, name) for name in ("to-agent", "from-agent"))
         os.mkfifo(self.fifo_in, 0o600)
         os.mkfifo(self.fifo_out, 0o600)
         self.epoch = 0

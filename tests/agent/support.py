@@ -15,8 +15,11 @@ class SandboxTest(unittest.TestCase):
     """One sandbox a test; afterwards nothing of it may be left inside."""
 
     def setUp(self):
-        self.sandbox = sandbox.Sandbox()
-        self.client = self.sandbox.client
+        self.use(sandbox.Sandbox())
+
+    def use(self, box):
+        self.sandbox = box
+        self.client = box.client
         folder = tempfile.TemporaryDirectory(prefix="agent-files-")
         self.addCleanup(folder.cleanup)
         self.folder = folder.name
