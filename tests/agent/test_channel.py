@@ -3,12 +3,15 @@
 import os
 import random
 import select
+import signal
 import struct
+import time
 import unittest
 
 import support
 import sandbox
-from wire import FILL, HEADER, INPUT, NAMES, TYPES, VERSION, WHOLE, strings, text
+from wire import FILL, HAS_INPUT, HEADER, INPUT, KEPT, NAMES, RELAYED, STORE, TIMED_OUT, TYPES, VERSION, \
+    WHOLE, strings, text
 
 
 class Channel(support.SandboxTest):
@@ -67,6 +70,130 @@ class Channel(support.SandboxTest):
             self.sandbox.disconnect(self.client)
             self.client = self.sandbox.connect(takeover=True)
             self.client.ping()
+
+    def test_half_of_a_frame_is_never_taken_for_the_whole(self):
+        """Whatever its type, and however little is missing."""
+        stream = self.client.start(["cat"], options=INPUT | STORE)
+        self.client.expect("started", stream)
+        for name, payload in (("input", b"half\n"), ("signal", struct.pack("<I", 9)), ("end_tree", struct.pack("<I", 0))):
+            whole = HEADER.pack(len(payload) + 1, stream, self.client.epoch, TYPES[name], 0, VERSION, 0) + payload
+            for cut in range(1, len(whole) + 1):
+                self.client.raw(whole[:cut])
+                old = self.client
+                self.client = self.sandbox.connect(takeover=True)
+                self.sandbox.disconnect(old)
+                self.client.expect("started", stream)
+                whole = HEADER.pack(len(payload) + 1, stream, self.client.epoch, TYPES[name], 0, VERSION, 0) + payload
+        self.client.send("input", stream, b"whole\n")
+        self.client.wait_for_output(stream, 5)
+        self.assertEqual(self.client.read_all_output(stream), b"whole\n")
+        self.end(stream)
+
+    def end(self, stream):
+        self.client.end_tree(stream)
+        self.client.collect(stream)
+        self.client.expect("tree_gone", stream)
+        self.client.forget(stream)
+
+    def test_every_command_is_announced_once_to_each_host(self):
+        kept = self.client.start("exit 4", options=STORE, number=11)
+        running = self.client.start(["cat"], options=INPUT, number=12)
+        self.client.collect(kept)
+        self.client.expect("tree_gone", kept)
+        self.client.expect("started", running)
+        for _ in range(2):
+            self.sandbox.disconnect(self.client)
+            self.client = self.sandbox.connect()
+            self.client.ping()
+            self.assertEqual(self.client.welcome.commands, 2)
+            self.assertEqual([name for name, *_ in self.client.queues[kept]], ["started", "exited", "tree_gone"])
+            started = self.client.queues[kept][0][2]
+            self.assertEqual((started.number, started.state), (11, KEPT))
+            announced = [message for name, _, message in self.client.queues[running] if name == "started"]
+            self.assertEqual([message.number for message in announced], [12])
+            self.assertEqual(announced[0].state, HAS_INPUT | RELAYED)
+            self.client.queues.clear()
+        self.client.send("input_end", running)
+        self.client.collect(running)
+        self.client.expect("tree_gone", running)
+        self.client.forget(kept)
+
+    def test_what_was_forgotten_is_not_kept_for_what_it_leaves_running(self):
+        gate = self.folder + "/gate"
+        os.mkfifo(gate)
+        stream = self.client.start(f"sleep 300 & cat {gate}")
+        self.client.expect("started", stream)
+        self.client.forget(stream)
+        open(gate, "w").close()
+        self.assertEqual(self.client.collect(stream).left_running, 1)
+        self.client.end_tree(stream)
+        self.client.expect("tree_gone", stream)
+        self.sandbox.disconnect(self.client)
+        self.client = self.sandbox.connect()
+        self.assertEqual(self.client.welcome.commands, 0)
+
+    def test_a_deadline_holds_without_a_host(self):
+        late = self.client.start(["sleep", "300"], timeout_ms=200)
+        gates = self.folder + "/early", self.folder + "/left"
+        for gate in gates:
+            os.mkfifo(gate)
+        early = self.client.start(f"cat {gates[0]}; exit 3", timeout_ms=400)
+        left = self.client.start(f"cat {gates[1]}; sleep 300 & exit 3", timeout_ms=400)
+        for stream in (late, early, left):
+            self.client.expect("started", stream)
+        self.sandbox.disconnect(self.client)
+        for gate in gates:
+            open(gate, "w").close()
+        end = time.monotonic() + 10
+        while self.sandbox.processes().count("sleep") > 1:
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.005)
+        time.sleep(0.5)  # past the deadline of all
+        self.client = self.sandbox.connect()
+        result = self.client.collect(late)
+        self.assertEqual((result.signal, result.flags), (signal.SIGTERM, TIMED_OUT))
+        self.assertLess(result.ran_ms, 600)
+        for stream, running in ((early, 0), (left, 1)):
+            result = self.client.collect(stream)
+            self.assertEqual((result.exit_code, result.flags, result.left_running), (3, 0, running))
+        self.client.end_tree(left)
+        for stream in (late, early, left):
+            self.client.expect("tree_gone", stream)
+        self.client.forget(left)
+
+    def test_streams_of_files_end_with_their_host(self):
+        self.client.send("write_file", 900, text(self.folder + "/file") + struct.pack("<BIQQqq", 0, 0o644, 0, 0, 0, 0))
+        self.client.expect("ready", 900)
+        self.client.send("data", 900, b"x" * 1000)
+        self.sandbox.disconnect(self.client)
+        self.client = self.sandbox.connect()
+        self.client.send("commit", 900)
+        self.client.ping()
+        self.assertNotIn(900, self.client.queues)
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_a_host_of_another_version_is_told_ours_and_is_no_host(self):
+        self.sandbox.disconnect(self.client)
+        other = self.sandbox.connect(hello=False)
+        self.client = other
+        hello = struct.pack("<QQ", 100, 0) + WHOLE
+        other.raw(FILL + HEADER.pack(len(hello), 0, other.epoch, TYPES["hello"], 0, VERSION + 1, 0) + hello)
+        other.expect("welcome")
+        other.send("ping", 5)
+        self.sandbox.disconnect(other)
+        self.client = self.sandbox.connect(takeover=True)
+        self.assertNotIn(5, other.queues)
+        self.assertEqual(self.client.run("echo x").out, b"x\n")
+
+    def test_the_orphan_timer_runs_only_without_a_host(self):
+        self.client.hello(orphan_ttl_ms=400)
+        for _ in range(4):
+            self.sandbox.disconnect(self.client)
+            self.assertFalse(self.ended(self.sandbox, 0.15))
+            self.client = self.sandbox.connect(orphan_ttl_ms=400)
+            self.assertFalse(self.ended(self.sandbox, 0.5))
+        self.sandbox.disconnect(self.client)
+        self.assertTrue(self.ended(self.sandbox))
 
     def test_host_that_dies_with_a_full_channel(self):
         self.client.auto_credit = False
