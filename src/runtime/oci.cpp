@@ -1,10 +1,8 @@
 #include "runtime/oci.h"
 
 #include <fmt/format.h>
-#include <linux/magic.h>
 #include <signal.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <charconv>
@@ -40,25 +38,8 @@ std::string staging_folder(const SandboxSpec& spec) {
       .hint("mkdir /mnt");
 }
 
-/// File systems that cannot be the upper layer of an overlay; then the layer is a tmpfs, counted as memory.
-bool can_be_upper(const std::string& folder) {
-  struct statfs fs {};
-  if (::statfs(folder.c_str(), &fs) != 0) return false;
-  switch (static_cast<unsigned long>(fs.f_type)) {
-    case OVERLAYFS_SUPER_MAGIC:
-    case NFS_SUPER_MAGIC:
-    case FUSE_SUPER_MAGIC:
-    case V9FS_MAGIC:
-    case MSDOS_SUPER_MAGIC:
-      return false;
-    default:
-      return true;
-  }
-}
-
 struct Layout {
   std::string base, root, agent;
-  bool layer_on_disk = true;
 };
 
 /// Folders inside the view that a host path needs as mount points, parents first.
@@ -74,15 +55,24 @@ void make_mount_point(StagePlan& plan, const std::string& root, const LowerTree&
     plan.make_dir(root + tree.target, 0755, owner);
 }
 
+void plan_layer(StagePlan& plan, const Layer& layer, const std::string& target) {
+  switch (layer.kind) {
+    case Layer::Kind::image:
+      return plan.attach(layer.mount.get(), target);
+    case Layer::Kind::folder:
+      return plan.bind(layer.source, target);
+    case Layer::Kind::memory:
+      return plan.mount_tmpfs(target, layer.options);
+  }
+}
+
 /// Root file system: an overlay over the skeleton, and on it one overlay (or read-only bind, for a file) per
 /// host tree.
-void plan_rootfs(StagePlan& plan, const SandboxSpec& spec, const HostRootfs& rootfs, const Layout& at) {
+void plan_rootfs(StagePlan& plan, const SandboxSpec& spec, const HostRootfs& rootfs, const Layer& written,
+                 const Layout& at) {
   const std::string layer = at.base + "/layer";
   plan.make_dir(layer, 0700, 0);
-  if (at.layer_on_disk)
-    plan.bind(spec.folder + "/layer", layer);
-  else
-    plan.mount_tmpfs(layer, "mode=0700");
+  plan_layer(plan, written, layer);
   if (spec.first_id != 0) plan.id_range(spec.first_id, 65536);
 
   const auto view = [&](const std::string& source, const std::string& name, const std::string& target) {
@@ -128,7 +118,7 @@ std::string own_cgroup_path(const SandboxSpec& spec, const CgroupHost& cgroups) 
 }
 
 /// What the bundle and the agent bring about or fail at; limits come on top.
-Isolation always_isolated(const SandboxSpec& spec, bool layer_on_disk) {
+Isolation always_isolated(const SandboxSpec& spec, const Layer& layer) {
   return {
       {"files",
        {true, "the host's programs are read-only; what is written goes to a layer of the sandbox's own"}},
@@ -138,7 +128,7 @@ Isolation always_isolated(const SandboxSpec& spec, bool layer_on_disk) {
       {"network", {true, "none but a loopback of its own"}},
       {"processes", {true, "own pid, ipc, uts, mount and cgroup namespaces; the agent is PID 1"}},
       {"system_calls", {true, "seccomp allow-list, no_new_privs, 11 capabilities over its own namespaces"}},
-      {"disk", {false, layer_on_disk ? "the size of its files is not limited" : "its files count as memory"}},
+      {"disk", layer.size},
   };
 }
 
@@ -182,10 +172,10 @@ Runtime::Probe OciRuntime::probe() const {
   return {true, path_, ""};
 }
 
-StagePlan OciRuntime::plan(const SandboxSpec& spec, const std::string& program, bool layer_on_disk) const {
+StagePlan OciRuntime::plan(const SandboxSpec& spec, const std::string& program, const Layer& layer) const {
   const HostRootfs rootfs = prepare_host_rootfs(spec.data_folder, spec.host_paths);
   const std::string agent = program_file(agent_program(), spec.data_folder + "/agent");
-  Layout at{.base = staging_folder(spec), .root = {}, .agent = {}, .layer_on_disk = layer_on_disk};
+  Layout at{.base = staging_folder(spec), .root = {}, .agent = {}};
   at.root = at.base + "/root";
   at.agent = at.base + "/view-agent/" + base_name(agent);
   const std::string state = at.base + "/runtime";
@@ -197,7 +187,7 @@ StagePlan OciRuntime::plan(const SandboxSpec& spec, const std::string& program, 
   // Covered rather than unmounted: a user without privileges may not take a mount away that the host made.
   if (!cgroups_.hybrid_mount().empty()) plan.mount_tmpfs(cgroups_.hybrid_mount(), "mode=0555,size=4k");
   plan.mount_tmpfs(at.base, "mode=0755,size=1m");
-  plan_rootfs(plan, spec, rootfs, at);
+  plan_rootfs(plan, spec, rootfs, layer, at);
   plan_agent(plan, agent, at);
   plan.make_dir(state, 0700, 0);
   plan.write_file(state + "/config.json",
@@ -218,10 +208,10 @@ Container OciRuntime::start(const SandboxSpec& spec, Clock::time_point deadline)
   const Probe found = probe();
   if (!found.usable) throw Error(Errc::unavailable, found.detail).hint(found.hint);
 
-  const bool layer_on_disk = can_be_upper(spec.folder);
-  sys::make_dirs(spec.folder + "/layer", 0700);
+  Layer layer = make_layer(spec);
   Container container;
-  container.isolation = always_isolated(spec, layer_on_disk);
+  container.isolation = always_isolated(spec, layer);
+  container.disk = layer.disk;
   Cgroup group = spec.cgroup;
   const auto limit = [&] {
     if (group.folders().empty()) {
@@ -232,7 +222,7 @@ Container OciRuntime::start(const SandboxSpec& spec, Clock::time_point deadline)
     group.create();
     container.isolation.merge(group.apply({spec.limits.memory_bytes, spec.limits.cpus, spec.limits.pids}));
   };
-  std::string pid = stage_.run(plan(spec, found.detail, layer_on_disk), spec.data_folder, deadline, limit);
+  std::string pid = stage_.run(plan(spec, found.detail, layer), spec.data_folder, deadline, limit);
   if (pid.empty()) pid = sys::read_file(pid_file(spec));
   container.pid = parse_pid(pid);
   container.pidfd = pidfd_open(container.pid);

@@ -10,6 +10,7 @@
 
 #include "base/process.h"
 #include "runtime/cgroup.h"
+#include "runtime/disk_image.h"
 
 namespace hutch::runtime {
 
@@ -47,6 +48,7 @@ struct Container {
   uint64_t start_time = 0;  // of that process, see process_start_time()
   UniqueFd pidfd;
   Isolation isolation;
+  std::optional<DiskId> disk;  // nothing where its files lie in a plain folder, or in memory
 };
 
 /// Something that can start sandboxes. Drivers hold no state per sandbox; what exists is in records and

@@ -26,6 +26,11 @@ void StagePlan::id_range(uint32_t first_id, uint32_t count) {
   add({"id_range", std::to_string(first_id), std::to_string(count)});
 }
 
+void StagePlan::attach(int mount, const std::string& target) {
+  mount_ = mount;
+  add({"attach", target});
+}
+
 void StagePlan::mount_overlay(const std::string& lower, const std::string& upper, const std::string& work,
                               const std::string& target) {
   add({"overlay", lower, upper, work, target});

@@ -26,6 +26,9 @@ class StagePlan {
   void write_file(const std::string& path, const std::string& content) { add({"file", path, content}); }
   /// From here on `bind_shifted` shows host id 0 as `first_id`, 1 as `first_id + 1` and so on.
   void id_range(uint32_t first_id, uint32_t count);
+  /// A mount that the server has made and that is nowhere yet, given as a descriptor that the plan does not
+  /// own.
+  void attach(int mount, const std::string& target);
   void bind(const std::string& source, const std::string& target) { add({"bind", source, target}); }
   /// Read-only, nosuid, nodev, with shifted owners. Some file systems (overlay below Linux 6.x, FUSE, NFS)
   /// cannot shift: there the owners stay, and the ids of the host's root appear as 65534 inside.
@@ -54,11 +57,14 @@ class StagePlan {
   void exec(const std::vector<std::string>& argv);
 
   const std::string& encoded() const noexcept { return encoded_; }
+  /// What `attach` was given; -1 = none.
+  int mount() const noexcept { return mount_; }
   /// One step a line, for people and tests; long words are cut.
   std::string to_text() const;
 
  private:
   void add(const std::vector<std::string>& words);
+  int mount_ = -1;
   std::string encoded_;  // per step: number of words, NUL, then each word and NUL
 };
 
@@ -70,6 +76,7 @@ inline constexpr int kStagePlanFd = 3;    // the plan, to be read to its end
 inline constexpr int kStageStatusFd = 4;  // what failed, as text; closed without a byte by a successful exec
 inline constexpr int kStageGoFd = 5;      // a byte when the server is ready
 inline constexpr int kStagePidFd = 6;     // stays open for the OCI runtime
+inline constexpr int kStageMountFd = 7;   // for the step `attach`
 
 /// The whole of hutch-stage. Returns only when a step failed: the exit code.
 int run_stage() noexcept;

@@ -44,7 +44,7 @@ std::string StageProcess::program(const std::string& data_folder) {
     const UniqueFd fd = program_memory(stage_program());
     if (!fd) return program_file(stage_program(), data_folder + "/stage");
     // Above the numbers that the child's own descriptors get before its exec.
-    memory_ = UniqueFd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, kStagePidFd + 1));
+    memory_ = UniqueFd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, kStageMountFd + 1));
     if (!memory_) throw sys_error(errno, "dup", "hutch-stage");
   }
   return fmt::format("/proc/self/fd/{}", memory_.get());
@@ -56,13 +56,13 @@ std::string StageProcess::run(const StagePlan& plan, const std::string& data_fol
   const UniqueFd log = memory_file("hutch-log"), pid = memory_file("hutch-pid");
   // Our copy of the read end of `go` stays open, so that a stage that has failed already makes no SIGPIPE.
   sys::Pipe status = sys::pipe(), go = sys::pipe();
-  Process stage = Process::spawn({.argv = {program(data_folder)},
-                                  .env = {},
-                                  .stdio = {-1, -1, log.get()},
-                                  .fds = {{plan_fd.get(), kStagePlanFd},
-                                          {status.write_end.get(), kStageStatusFd},
-                                          {go.read_end.get(), kStageGoFd},
-                                          {pid.get(), kStagePidFd}}});
+  std::vector<std::pair<int, int>> fds{{plan_fd.get(), kStagePlanFd},
+                                       {status.write_end.get(), kStageStatusFd},
+                                       {go.read_end.get(), kStageGoFd},
+                                       {pid.get(), kStagePidFd}};
+  if (plan.mount() >= 0) fds.emplace_back(plan.mount(), kStageMountFd);
+  Process stage = Process::spawn(
+      {.argv = {program(data_folder)}, .env = {}, .stdio = {-1, -1, log.get()}, .fds = std::move(fds)});
   meanwhile();
   sys::write_all(go.write_end.get(), "g");
   status.write_end.reset();

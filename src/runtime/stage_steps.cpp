@@ -103,6 +103,12 @@ void do_id_range(State& state, const StageStep& s) {
   finish();
 }
 
+void do_attach(State&, const StageStep& s) {
+  const UniqueFd mount(kStageMountFd);
+  check(::syscall(SYS_move_mount, mount.get(), "", AT_FDCWD, s[1].c_str(), MOVE_MOUNT_F_EMPTY_PATH),
+        "move_mount", s[1]);
+}
+
 void do_bind(State&, const StageStep& s) {
   check(::mount(s[1].c_str(), s[2].c_str(), nullptr, MS_BIND, nullptr), "bind", s[1]);
 }
@@ -214,6 +220,7 @@ constexpr Verb kVerbs[] = {{"wait", 1, do_wait},
                            {"dir", 4, do_dir},
                            {"file", 3, do_file},
                            {"id_range", 3, do_id_range},
+                           {"attach", 2, do_attach},
                            {"bind", 3, do_bind},
                            {"bind_shifted", 3, do_bind_shifted},
                            {"own_unshifted", 3, do_own_unshifted},

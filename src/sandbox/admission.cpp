@@ -163,14 +163,15 @@ void check_enforced(const CreateRequest& request, const runtime::Isolation& isol
   require(request.memory_bytes.has_value(), "swap");  // or the rest would go there
   require(request.cpus.has_value(), "cpus");
   require(request.pids.has_value(), "pids");
+  require(request.disk_bytes.has_value(), "disk");
 }
 
 std::map<std::string, std::string> kinds_of(const config::Config& config) {
-  using Hard = std::tuple<std::string, std::vector<std::string>, std::string, int64_t, uint64_t>;
+  using Hard = std::tuple<std::string, std::vector<std::string>, std::string, int64_t, uint64_t, uint64_t>;
   const auto hard = [&](const std::string& name) {
     const config::Profile& p = config.profiles.at(name);
     const config::SandboxDefaults settings = config::settings_of(config, name);
-    return Hard(p.runtime, p.host_paths, p.workdir, settings.open_files, settings.shm.value);
+    return Hard(p.runtime, p.host_paths, p.workdir, settings.open_files, settings.shm.value, settings.disk.value);
   };
   std::map<Hard, std::string> first{{hard(config.default_profile), config.default_profile}};
   std::map<std::string, std::string> kinds;

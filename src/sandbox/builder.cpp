@@ -126,7 +126,7 @@ Body Builder::body_of(const Entry& entry, const runtime::Limits& limits, runtime
           .container = std::move(container),
           .cgroup = entry.cgroup,
           .channel = std::move(channel),
-          .layer_folder = store_.sandbox_folder(entry.id) + "/layer",
+          .folder = store_.sandbox_folder(entry.id),
           .log_max_bytes = config_.limits.log_max.value,
           .logs_max_bytes = config_.limits.logs_max.value};
 }

@@ -181,7 +181,9 @@ std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request, bool is_d
   Description about = describe_new(config_, request);
   prepare();
 
-  for (bool warm_allowed = true;; warm_allowed = false) {
+  // A disk has its size from the start.
+  const bool usual_disk = about.limits.disk_bytes == default_limits(config_, about.profile).disk_bytes;
+  for (bool warm_allowed = usual_disk;; warm_allowed = false) {
     const auto entry = reserve(about, warm_allowed);
     about.warm = entry->whole() != nullptr;
     try {

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/sys.h"
+#include "runtime/layer.h"
 #include "sandbox/output.h"
 #include "sandbox/ping.h"
 #include "schema/bytes.h"
@@ -243,10 +244,14 @@ void Sandbox::on_process_end() {
 }
 
 void Sandbox::end(const std::string& cause) {
+  bool first = false;
   {
     const std::lock_guard lock(mutex_);
-    if (cause_.empty()) cause_ = cause;
+    first = cause_.empty();
+    if (first) cause_ = cause;
   }
+  if (const auto& disk = body_.container.disk; disk && first && !wait_until_ended(Clock::now()))
+    runtime::drop_unwritten(*disk, runtime::layer_image(body_.folder));
   pidfd_signal(body_.container.pidfd.get(), SIGKILL);
   body_.cgroup.thaw();  // on v1 a frozen process does not end
 }
@@ -504,7 +509,7 @@ void Sandbox::list_files(const std::string& path, uint32_t depth,
 }
 
 Usage Sandbox::usage() const {
-  return {body_.cgroup.usage(), sys::tree_bytes(body_.layer_folder)};
+  return {body_.cgroup.usage(), runtime::layer_bytes(body_.folder, body_.container.pid)};
 }
 
 WallClock::time_point Sandbox::last_used() const {

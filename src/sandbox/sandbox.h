@@ -32,7 +32,7 @@ struct Body {
   runtime::Container container;
   runtime::Cgroup cgroup;
   std::shared_ptr<Channel> channel;
-  std::string layer_folder;
+  std::string folder;                              // its own, see SandboxSpec
   uint64_t log_max_bytes = 0, logs_max_bytes = 0;  // output kept of one command, of all
 };
 

@@ -1,0 +1,264 @@
+#include "runtime/disk_image.h"
+
+#include <dirent.h>
+#include <fmt/format.h>
+#include <linux/fs.h>
+#include <linux/loop.h>
+#include <linux/magic.h>
+#include <linux/mount.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <vector>
+
+#include "base/log.h"
+#include "base/process.h"
+#include "base/sys.h"
+
+namespace hutch::runtime {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr const char* kBlankPrefix = "ext4-1-";  // the number: of the options below
+constexpr size_t kMostBlanks = 32;
+constexpr const char* kFiller = "filler";
+constexpr uint64_t kDropBytes = 16u << 20;
+
+/// Explicit, since the defaults differ between versions and installations. No journal, no checksums: nothing
+/// here survives a crash. The tables that files do not need yet stay holes: 1.2 MB of 2 GiB are written.
+std::vector<std::string> mkfs_command(const std::string& program, const std::string& path) {
+  return {program,
+          "-q",
+          "-F",
+          "-t",
+          "ext4",
+          "-b",
+          "4096",
+          "-I",
+          "256",
+          "-i",
+          "8192",
+          "-m",
+          "0",
+          "-O",
+          "none,extent,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,filetype,dir_index,"
+          "ext_attr,uninit_bg",
+          "-E",
+          "lazy_itable_init=1,nodiscard,packed_meta_blocks=1",
+          path};
+}
+
+/// Of earlier versions, and the oldest when every create asks for another size.
+void remove_old_blanks(const std::string& folder) noexcept {
+  const std::unique_ptr<DIR, int (*)(DIR*)> stream(::opendir(folder.c_str()), ::closedir);
+  if (!stream) return;
+  std::vector<std::pair<time_t, std::string>> blanks;
+  while (const dirent* entry = ::readdir(stream.get())) {
+    const std::string name = entry->d_name, path = folder + "/" + name;
+    struct stat st {};
+    if (name.starts_with('.') || ::stat(path.c_str(), &st) != 0) continue;
+    if (name.starts_with(kBlankPrefix))
+      blanks.emplace_back(st.st_mtime, path);
+    else
+      ::unlink(path.c_str());
+  }
+  std::ranges::sort(blanks);
+  for (size_t i = 0; i + kMostBlanks < blanks.size(); ++i) ::unlink(blanks[i].second.c_str());
+}
+
+void format(const std::string& path, uint64_t bytes) {
+  const std::string program = find_program("mkfs.ext4");
+  if (program.empty()) throw Error(Errc::unavailable, "mkfs.ext4 is not installed (package e2fsprogs)");
+  const UniqueFd file = sys::open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+  if (::ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) throw sys_error(errno, "truncate", path);
+  sys::Pipe said = sys::pipe();
+  // Where mke2fs.conf of the host has no say.
+  Process mkfs = Process::spawn({.argv = mkfs_command(program, path),
+                                 .env = {"MKE2FS_CONFIG=/dev/null", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
+                                 .stdio = {-1, -1, said.write_end.get()}});
+  said.write_end.reset();
+  const ExitStatus end = mkfs.wait(Clock::now() + 60s);
+  if (!end.ok())
+    throw Error(Errc::unavailable,
+                fmt::format("mkfs.ext4 failed: {}", sys::read_all(said.read_end.get(), 64 << 10)));
+}
+
+/// The written parts alone.
+void copy_data(const UniqueFd& from, const UniqueFd& to, const std::string& path) {
+  struct stat st {};
+  if (::fstat(from.get(), &st) != 0) throw sys_error(errno, "stat", path);
+  if (::ioctl(to.get(), FICLONE, from.get()) == 0) return;
+  if (::ftruncate(to.get(), st.st_size) != 0) throw sys_error(errno, "truncate", path);
+  std::vector<char> buffer(1 << 20);
+  for (off_t at = 0, end = 0; (at = ::lseek(from.get(), at, SEEK_DATA)) >= 0; at = end) {
+    end = ::lseek(from.get(), at, SEEK_HOLE);
+    for (off_t n = 0; at < end; at += n) {
+      n = ::pread(from.get(), buffer.data(), std::min<size_t>(buffer.size(), static_cast<size_t>(end - at)),
+                  at);
+      if (n <= 0) throw sys_error(n == 0 ? EIO : errno, "read", path);
+      const ssize_t written = ::pwrite(to.get(), buffer.data(), static_cast<size_t>(n), at);
+      if (written < 0) throw sys_error(errno, "write", path);
+      n = written;
+    }
+  }
+}
+
+struct LoopDevice {
+  uint32_t number = 0;
+  UniqueFd fd;
+};
+
+std::string loop_path(uint32_t number) {
+  return fmt::format("/dev/loop{}", number);
+}
+
+/// With its last user (AUTOCLEAR) the device is free again, whatever becomes of us.
+LoopDevice attach_loop(const UniqueFd& image) {
+  constexpr int kAttempts = 200;
+  const UniqueFd control = sys::open("/dev/loop-control", O_RDWR);
+  loop_config config{};
+  config.fd = static_cast<uint32_t>(image.get());
+  config.block_size = 4096;
+  config.info.lo_flags = LO_FLAGS_AUTOCLEAR;
+  for (int i = 0; i < kAttempts; ++i) {
+    const int number = ::ioctl(control.get(), LOOP_CTL_GET_FREE);
+    if (number < 0) throw sys_error(errno, "LOOP_CTL_GET_FREE");
+    LoopDevice device{static_cast<uint32_t>(number), {}};
+    device.fd = sys::open(loop_path(device.number), O_RDWR);
+    if (::ioctl(device.fd.get(), LOOP_CONFIGURE, &config) == 0) return device;
+    // Others take free ones too.
+    if (errno != EBUSY && errno != EINTR) throw sys_error(errno, "LOOP_CONFIGURE", loop_path(device.number));
+  }
+  throw Error(Errc::unavailable, "no loop device stays free long enough to be taken");
+}
+
+/// nobarrier: neither an fsync inside nor the unmount waits for the host's disk. discard: what is deleted is
+/// given back to it. noinit_itable: or the kernel would write all empty tables, 3 % of the size.
+UniqueFd mount_ext4(const std::string& device) {
+  UniqueFd context(static_cast<int>(::syscall(SYS_fsopen, "ext4", FSOPEN_CLOEXEC)));
+  if (!context) throw sys_error(errno, "fsopen", "ext4");
+  const auto set = [&](unsigned command, const char* key, const char* value) {
+    if (::syscall(SYS_fsconfig, context.get(), command, key, value, 0) != 0)
+      throw sys_error(errno, "mount ext4", fmt::format("{} {}", device, key != nullptr ? key : ""));
+  };
+  set(FSCONFIG_SET_STRING, "source", device.c_str());
+  for (const char* flag : {"discard", "nobarrier", "noinit_itable", "noauto_da_alloc"})
+    set(FSCONFIG_SET_FLAG, flag, nullptr);
+  set(FSCONFIG_CMD_CREATE, nullptr, nullptr);
+  UniqueFd mount(static_cast<int>(::syscall(SYS_fsmount, context.get(), FSMOUNT_CLOEXEC,
+                                            MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOATIME)));
+  if (!mount) throw sys_error(errno, "fsmount", device);
+  return mount;
+}
+
+uint64_t free_bytes(int fd) {
+  struct statfs fs {};
+  if (::fstatfs(fd, &fs) != 0) throw sys_error(errno, "statfs");
+  return fs.f_bfree * static_cast<uint64_t>(fs.f_bsize);
+}
+
+}  // namespace
+
+std::string blank_image(const std::string& data_folder, uint64_t bytes) {
+  const std::string folder = data_folder + "/disks",
+                    path = fmt::format("{}/{}{}", folder, kBlankPrefix, bytes);
+  struct stat st {};
+  if (::stat(path.c_str(), &st) == 0 && static_cast<uint64_t>(st.st_size) == bytes) return path;
+  sys::make_dirs(folder, 0700);
+  const std::string unfinished = fmt::format("{}/.{}", folder, sys::random_hex(6));
+  try {
+    format(unfinished, bytes);
+    if (::rename(unfinished.c_str(), path.c_str()) != 0) throw sys_error(errno, "rename", path);
+  } catch (...) {
+    ::unlink(unfinished.c_str());
+    throw;
+  }
+  remove_old_blanks(folder);
+  return path;
+}
+
+DiskImage make_disk_image(const std::string& blank, const std::string& path) {
+  const UniqueFd from = sys::open(blank, O_RDONLY);
+  try {
+    const UniqueFd image = sys::open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+    copy_data(from, image, path);
+    const LoopDevice device = attach_loop(image);
+    DiskImage made{.mount = mount_ext4(loop_path(device.number)), .id = {}};
+    struct stat st {};
+    struct statfs fs {};
+    if (::fstat(image.get(), &st) != 0 || ::fstatfs(made.mount.get(), &fs) != 0)
+      throw sys_error(errno, "stat", path);
+    if (::ioctl(device.fd.get(), BLKGETSIZE64, &made.bytes) != 0) throw sys_error(errno, "BLKGETSIZE64");
+    made.id = {device.number, st.st_dev, st.st_ino};
+    made.file_bytes = fs.f_blocks * static_cast<uint64_t>(fs.f_bsize);
+    return made;
+  } catch (...) {
+    ::unlink(path.c_str());
+    throw;
+  }
+}
+
+UniqueFd open_disk_image(const DiskId& id) {
+  const std::string path = loop_path(id.loop);
+  // Held, it cannot get another file.
+  const UniqueFd device = sys::open(path, O_RDWR);
+  loop_info64 info{};
+  if (::ioctl(device.get(), LOOP_GET_STATUS64, &info) != 0 || info.lo_device != id.image_device ||
+      info.lo_inode != id.image_inode)
+    throw Error(Errc::not_found, path + " is not the sandbox's disk any more");
+  const UniqueFd mount = mount_ext4(path);
+  UniqueFd root(::openat(mount.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!root) throw sys_error(errno, "open", path);
+  return root;
+}
+
+void close_disk_image(const DiskId& id) {
+  const UniqueFd root = open_disk_image(id);
+  const UniqueFd filler(::openat(root.get(), kFiller, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!filler) throw sys_error(errno, "open", kFiller);
+  struct stat st {};
+  if (::fstat(filler.get(), &st) != 0) throw sys_error(errno, "stat", kFiller);
+  auto end = st.st_size;
+  // What is free while we look may be taken while we ask: then for less, to the last block.
+  for (uint64_t chunk = free_bytes(root.get()) & ~4095ull; chunk >= 4096;) {
+    if (::fallocate(filler.get(), 0, end, static_cast<off_t>(chunk)) == 0)
+      end += static_cast<off_t>(chunk);
+    else if (errno == ENOSPC)
+      chunk = chunk / 2 & ~4095ull;
+    else if (errno != EINTR)
+      throw sys_error(errno, "fallocate", kFiller);
+  }
+}
+
+void reopen_disk_image(const DiskId& id) {
+  const UniqueFd root = open_disk_image(id);
+  if (::unlinkat(root.get(), kFiller, 0) != 0 && errno != ENOENT) throw sys_error(errno, "unlink", kFiller);
+}
+
+void drop_unwritten(const DiskId& id, const std::string& path) noexcept {
+  try {
+    const UniqueFd root = open_disk_image(id);
+    struct stat image {};
+    struct statfs fs {};
+    if (::stat(path.c_str(), &image) != 0 || ::fstatfs(root.get(), &fs) != 0) return;
+    const uint64_t used = (fs.f_blocks - fs.f_bfree) * static_cast<uint64_t>(fs.f_bsize);
+    const uint64_t written = static_cast<uint64_t>(image.st_blocks) * 512;
+    if (used < written + kDropBytes) return;  // the kernel notes each such end in its log
+    constexpr unsigned long kShutdown = _IOR('X', 125, uint32_t);
+    uint32_t without_flushing = 2;
+    (void)::ioctl(root.get(), kShutdown, &without_flushing);
+  } catch (const std::exception& e) {
+    log::info("unwritten data is not dropped: {}", e.what());
+  }
+}
+
+}  // namespace hutch::runtime

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/unique_fd.h"
+
+namespace hutch::runtime {
+
+/// Names a mounted image for good: the loop device's number alone may belong to another file by now.
+struct DiskId {
+  uint32_t loop = 0;
+  uint64_t image_device = 0, image_inode = 0;
+  bool operator==(const DiskId&) const = default;
+};
+
+/// A formatted image of that size, of which others are copied: made once, shared by all servers. Throws an
+/// Error that says why there can be none.
+std::string blank_image(const std::string& data_folder, uint64_t bytes);
+
+/// A mounted copy of the blank. The mount is nowhere yet: whoever gets the descriptor attaches it, and with
+/// the last mount the loop device goes too.
+struct DiskImage {
+  UniqueFd mount;
+  DiskId id;
+  uint64_t bytes = 0;       // that the device has
+  uint64_t file_bytes = 0;  // of them for files; the rest is the file system's own tables
+};
+DiskImage make_disk_image(const std::string& blank, const std::string& path);
+
+/// The root of the image's file system, by a mount that lives as long as the descriptor. Throws not_found
+/// when the loop device is gone or has another file by now.
+UniqueFd open_disk_image(const DiskId& id);
+
+/// Takes all free blocks, so that a write that needs a new one gets ENOSPC, and gives them back. Nothing of
+/// it reaches the image but tables: the file that holds the blocks has no content.
+void close_disk_image(const DiskId& id);
+void reopen_disk_image(const DiskId& id);
+
+/// Before the sandbox is killed: what is still unwritten is dropped instead of being written to an image that
+/// nobody will read again. Does nothing when that is little; an image that is gone is none.
+void drop_unwritten(const DiskId& id, const std::string& path) noexcept;
+
+}  // namespace hutch::runtime

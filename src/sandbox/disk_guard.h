@@ -1,0 +1,89 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/disk_image.h"
+
+namespace hutch::sandbox {
+
+/// The disk of one sandbox as the guard sees it.
+struct GuardedDisk {
+  std::string sandbox_id;
+  std::optional<runtime::DiskId> disk;  // nothing: its files lie in a plain folder, or in memory
+  std::string image;                    // path
+  uint64_t limit_bytes = 0;
+};
+
+/// Of the file system that the data folder lies on.
+struct DiskSpace {
+  uint64_t size = 0, free = 0;
+};
+
+struct DiskSettings {
+  uint64_t reserve_bytes = 0;
+  double reserve_percent = 0;
+  double overcommit = 1;
+
+  uint64_t reserve(const DiskSpace& space) const noexcept;
+};
+
+/// What touches the host, so that tests can do without one.
+struct DiskHooks {
+  std::function<DiskSpace()> space;
+  std::function<uint64_t(const GuardedDisk&)> written;  // bytes of it that are on the host's disk
+  std::function<void(const GuardedDisk&)> close, reopen;
+};
+
+/// Keeps the host's disk from running full: at the reserve no sandbox can write to new blocks any more, which
+/// fails inside with ENOSPC, and all else goes on; well above it they can again. Not by freezing the file
+/// systems: writers then hang unkillably, and with them the agent. Thread-safe.
+class DiskGuard {
+ public:
+  DiskGuard(std::string data_folder, DiskSettings settings);
+  DiskGuard(DiskSettings settings, DiskHooks hooks) : settings_(settings), hooks_(std::move(hooks)) {}
+
+  struct Look {
+    bool closed = false;
+    std::vector<std::string> open_still;  // could not be closed: plain folders, failures
+    /// With less than a quarter of the reserve left: the one that has grown most since it was closed, into
+    /// blocks that it had taken before without writing them (fallocate). Only its end helps.
+    std::string grows_on;
+  };
+  /// To be called about once a second with all disks of this server: closes and reopens them.
+  Look look(const std::vector<GuardedDisk>& disks);
+  /// Of a server that is dead: it may be closed.
+  void take_over(const GuardedDisk& disk);
+
+  bool closed() const;
+  /// For people: how much is free, the reserve, what that means. Empty while all is well.
+  std::string reason() const;
+  /// Throws limit_exceeded at the reserve, also when nobody has looked since it was reached.
+  void check_room_for_create() const;
+
+  /// Bytes that disks of new sandboxes may have: the free ones times overcommit, less what those that are
+  /// there may still come to write. Negative when they may write more than that already.
+  int64_t free_for_new(const std::vector<GuardedDisk>& disks) const;
+
+ private:
+  std::string describe(const DiskSpace& space) const;
+  bool wants_closed(const DiskSpace& space, bool is_closed) const noexcept;
+  void close_all(const std::vector<GuardedDisk>& disks, Look& look);
+  void reopen_all(const std::vector<GuardedDisk>& disks);
+  std::string fastest_growing(const std::vector<GuardedDisk>& disks) const;
+
+  const DiskSettings settings_;
+  const DiskHooks hooks_;
+  mutable std::mutex mutex_;  // guards the two below
+  bool closed_ = false;
+  DiskSpace seen_;
+  std::mutex look_mutex_;                   // one look at a time; guards the one below
+  std::map<std::string, uint64_t> filled_;  // sandbox, bytes written when it was closed
+};
+
+}  // namespace hutch::sandbox
