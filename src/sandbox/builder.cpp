@@ -162,6 +162,7 @@ void Builder::build(Entry& entry, const std::string& profile_name, const runtime
     const std::lock_guard lock(entry.mutex);
     entry.record.pid = container.pid;
     entry.record.start_time = container.start_time;
+    entry.record.disk = container.disk;
     Store::write_record(entry.record_file, entry.record);
   }
   channel->connect(

@@ -46,6 +46,7 @@ struct adl_serializer<hutch::sandbox::WallClock::time_point> {
 
 namespace hutch::runtime {
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Enforcement, enforced, detail)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(DiskId, loop, image_device, image_inode)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Limits, memory_bytes, cpus, pids, open_files, shm_bytes,
                                                 disk_bytes)
 }  // namespace hutch::runtime
@@ -61,7 +62,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(KeptProcess, stream, number, tit
                                                 counts_as_use, has_answers, was_cancelled, started_at,
                                                 oom_kills_before, next_unread, session)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Record, id, runtime, state, pid, start_time, cgroup_v2,
-                                                cgroups, first_id, about, owner, is_default, outlives_server,
+                                                cgroups, first_id, disk, about, owner, is_default, outlives_server,
                                                 paused, processes)
 
 std::string to_line(const Record& record) {

@@ -8,6 +8,7 @@
 
 #include "base/process.h"
 #include "base/unique_fd.h"
+#include "runtime/disk_image.h"
 #include "sandbox/description.h"
 #include "sandbox/process_table.h"
 
@@ -23,6 +24,7 @@ struct Record {
   bool cgroup_v2 = false;
   std::map<std::string, std::string> cgroups;
   uint32_t first_id = 0;  // of its range of host ids; 0 = none of its own
+  std::optional<runtime::DiskId> disk;  // that its files lie on, where it has one
 
   // From its claim on:
   Description about;
