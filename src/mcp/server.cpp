@@ -34,8 +34,10 @@ ProtocolError unknown_task() {
 
 }  // namespace
 
-Server::Server(const ToolRegistry& tools, ServerOptions options, int in_fd, int out_fd)
+Server::Server(const ToolRegistry& tools, const ResourceRegistry& resources, ServerOptions options, int in_fd,
+               int out_fd)
     : tools_(tools),
+      resources_(resources),
       options_(std::move(options)),
       reader_(in_fd, stop_.fd(), options_.message_max_bytes),
       writer_(out_fd),
@@ -165,10 +167,12 @@ std::optional<Answer> Server::dispatch(rpc::Request& request, const Envelope& en
   if (method == "tools/call") return call_tool(request, envelope);
   if (method == "tools/list") return list_tools(request.params, envelope);
   if (has_task_method(envelope.revision, method)) return task_method(request, envelope);
+  if (!resources_.empty() && (method.starts_with("resources/") || method == "completion/complete"))
+    return resource_method(request, envelope);
   if (is_modern(envelope.revision)) {
     if (method == "server/discover")
-      return finish_result(envelope.revision, discover_result(options_.instructions), Cacheable::yes,
-                           options_.info);
+      return finish_result(envelope.revision, discover_result(options_.instructions, !resources_.empty()),
+                           Cacheable::yes, options_.info);
     return method_not_found(method);
   }
   if (method == "initialize") return initialize(request.params);
@@ -182,7 +186,7 @@ Answer Server::initialize(const json& params) {
     return ProtocolError{kInvalidParams, "Invalid params: protocolVersion is missing or not a string"};
   legacy_ = negotiate(requested.get_ref<const std::string&>());
   legacy_client_ = text_of(member(member(params, "clientInfo"), "name"));
-  return initialize_result(*legacy_, options_.info, options_.instructions);
+  return initialize_result(*legacy_, options_.info, options_.instructions, !resources_.empty());
 }
 
 Answer Server::list_tools(const json& params, const Envelope& envelope) const {
@@ -211,20 +215,25 @@ std::optional<Answer> Server::call_tool(rpc::Request& request, const Envelope& e
       tool->task && task_style(envelope.revision) == TaskStyle::offered && declares_tasks(envelope.meta);
   if (in_flight_.size() >= options_.pending_requests) return too_many_calls(envelope.revision, !wanted);
 
-  const json token = member(envelope.meta, "progressToken");
-  const bool usable_token = token.is_string() || token.is_number_integer();
-  auto call = std::make_shared<Call>(Call::Origin{request.id, usable_token ? token : json(),
-                                                  envelope.revision, envelope.client_name, wanted || offered},
-                                     writer_, options_.progress_interval);
+  auto call = begin_call(request, envelope, wanted || offered);
   json arguments = request.params.contains("arguments") ? std::move(request.params["arguments"]) : json();
-  in_flight_.add(call);
   if (offered) due_tasks_.push_back({Clock::now() + options_.task_after, call});
   std::optional<Answer> created;
   if (wanted) created = task_created(*make_task(*call, wanted->ttl), options_.info);
   own_call_ = [this, call = std::move(call), name = std::move(name), arguments = std::move(arguments)] {
-    run_call(*call, name, arguments);
+    run_call(*call, [&](CallContext& context) { return run_tool(name, arguments, context); });
   };
   return created;
+}
+
+std::shared_ptr<Call> Server::begin_call(rpc::Request& request, const Envelope& envelope, bool may_be_task) {
+  const json token = member(envelope.meta, "progressToken");
+  const bool usable_token = token.is_string() || token.is_number_integer();
+  auto call = std::make_shared<Call>(Call::Origin{request.id, usable_token ? token : json(),
+                                                  envelope.revision, envelope.client_name, may_be_task},
+                                     writer_, options_.progress_interval);
+  in_flight_.add(call);
+  return call;
 }
 
 Answer Server::too_many_calls(Revision revision, bool tool_error) const {
@@ -235,7 +244,7 @@ Answer Server::too_many_calls(Revision revision, bool tool_error) const {
   return finished_call(revision, tools_.error_result(error), options_.info);
 }
 
-void Server::run_call(Call& call, const std::string& name, const json& arguments) {
+void Server::run_call(Call& call, const Work& work) {
   const Call::Origin& origin = call.origin();
   if (call.is_cancelled())
     return finish_call(call, ProtocolError{kInvalidRequest, "The task was cancelled before it began"});
@@ -248,7 +257,7 @@ void Server::run_call(Call& call, const std::string& name, const json& arguments
   CallContext context(call.stop_token(),
                       {origin.client_name, std::string(revision_name(origin.revision)), origin.may_be_task},
                       std::move(progress));
-  finish_call(call, run_tool(name, arguments, context));
+  finish_call(call, work(context));
 }
 
 Answer Server::run_tool(const std::string& name, const json& arguments, CallContext& context) const {
@@ -271,6 +280,68 @@ void Server::finish_call(Call& call, Answer outcome) {
       answer(origin.id, finished_call(origin.revision, std::move(outcome), options_.info));
   }
   in_flight_.finish();
+}
+
+std::optional<Answer> Server::resource_method(rpc::Request& request, const Envelope& envelope) {
+  const Revision revision = envelope.revision;
+  if (request.method == "resources/list")
+    return list_resources("resources", resources_.list(), request.params, revision);
+  if (request.method == "resources/templates/list")
+    return list_resources("resourceTemplates", resources_.list_templates(), request.params, revision);
+  if (request.method == "resources/read") return read_resource(request, envelope);
+  if (request.method == "completion/complete") return complete(request.params, revision);
+  return method_not_found(request.method);
+}
+
+Answer Server::list_resources(const std::string& key, ordered_json list, const json& params,
+                              Revision revision) const {
+  if (!member(params, "cursor").is_null())
+    return ProtocolError{kInvalidParams, "Invalid params: unknown cursor"};
+  ordered_json out;
+  out[key] = ordered_json::array();
+  for (ordered_json& one : list) out[key].push_back(resource_for(revision, std::move(one)));
+  return finish_result(revision, std::move(out), Cacheable::yes, options_.info);
+}
+
+std::optional<Answer> Server::read_resource(rpc::Request& request, const Envelope& envelope) {
+  const json uri = member(request.params, "uri");
+  if (!uri.is_string())
+    return ProtocolError{kInvalidParams, "Invalid params: uri is missing or not a string"};
+  if (in_flight_.size() >= options_.pending_requests) return too_many_calls(envelope.revision, false);
+  own_call_ = [this, call = begin_call(request, envelope, false), uri = uri.get<std::string>()] {
+    run_call(*call, [&](CallContext& context) { return run_read(call->origin().revision, uri, context); });
+  };
+  return std::nullopt;
+}
+
+Answer Server::run_read(Revision revision, const std::string& uri, CallContext& context) const {
+  try {
+    return read_result(revision, resources_.read(uri, context));
+  } catch (const Error& error) {
+    if (error.code() == Errc::not_found) return resource_not_found(revision, uri, error_text(error));
+    return ProtocolError{error.code() == Errc::invalid_argument ? kInvalidParams : rpc::kInternalError,
+                         error_text(error)};
+  } catch (const std::exception& failure) {  // the libraries and the standard library
+    return ProtocolError{rpc::kInternalError, failure.what()};
+  }
+}
+
+Answer Server::complete(const json& params, Revision revision) const {
+  const json ref = member(params, "ref"), argument = member(params, "argument");
+  const json name = member(argument, "name"), value = member(argument, "value");
+  if (member(ref, "type") != "ref/resource" || !member(ref, "uri").is_string() || !name.is_string() ||
+      !value.is_string())
+    return ProtocolError{kInvalidParams,
+                         "Invalid params: only templates of resources (ref/resource with a uri) can be "
+                         "completed, in an argument with name and value"};
+  const auto found = resources_.complete(text_of(member(ref, "uri")), text_of(name), text_of(value));
+  if (!found)
+    return ProtocolError{kInvalidParams,
+                         "Invalid params: no template of a resource has this uri and argument"};
+  ordered_json out;
+  out["completion"] = {
+      {"values", found->values}, {"total", found->total}, {"hasMore", found->total > found->values.size()}};
+  return finish_result(revision, std::move(out), Cacheable::no, options_.info);
 }
 
 std::optional<Task> Server::make_task(Call& call, std::optional<std::chrono::milliseconds> ttl) {

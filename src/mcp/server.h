@@ -12,6 +12,7 @@
 #include <variant>
 
 #include "mcp/in_flight.h"
+#include "mcp/resources.h"
 #include "mcp/tasks.h"
 #include "mcp/tool.h"
 #include "mcp/versions.h"
@@ -48,8 +49,10 @@ class Server {
  public:
   enum class End { eof, stopped, peer_gone };
 
-  /// The registry and the descriptors stay the caller's and must outlive the server. SIGPIPE must be ignored.
-  Server(const ToolRegistry& tools, ServerOptions options, int in_fd, int out_fd);
+  /// The registries and the descriptors stay the caller's and must outlive the server. SIGPIPE must be
+  /// ignored.
+  Server(const ToolRegistry& tools, const ResourceRegistry& resources, ServerOptions options, int in_fd,
+         int out_fd);
 
   /// Serves until the input ends, stop() is called or the client is gone; then stops the calls in flight and
   /// waits for them, but not longer than the two grace times. The destructor does wait for calls that do not
@@ -88,10 +91,20 @@ class Server {
   Answer list_tools(const json& params, const Envelope& envelope) const;
   std::optional<Answer> call_tool(rpc::Request& request, const Envelope& envelope);
   Answer too_many_calls(Revision revision, bool tool_error) const;
-  void run_call(Call& call, const std::string& name, const json& arguments);
+  /// What answers a request, on a thread of its own.
+  using Work = std::function<Answer(CallContext& context)>;
+  std::shared_ptr<Call> begin_call(rpc::Request& request, const Envelope& envelope, bool may_be_task);
+  void run_call(Call& call, const Work& work);
   Answer run_tool(const std::string& name, const json& arguments, CallContext& context) const;
   /// The work is over: sends its outcome, or keeps it for the task. Once for every call.
   void finish_call(Call& call, Answer outcome);
+
+  std::optional<Answer> resource_method(rpc::Request& request, const Envelope& envelope);
+  Answer list_resources(const std::string& key, ordered_json list, const json& params,
+                        Revision revision) const;
+  std::optional<Answer> read_resource(rpc::Request& request, const Envelope& envelope);
+  Answer run_read(Revision revision, const std::string& uri, CallContext& context) const;
+  Answer complete(const json& params, Revision revision) const;
 
   /// Nothing when the call has been answered.
   std::optional<Task> make_task(Call& call, std::optional<std::chrono::milliseconds> ttl);
@@ -109,6 +122,7 @@ class Server {
   End shut_down(End end);
 
   const ToolRegistry& tools_;
+  const ResourceRegistry& resources_;
   const ServerOptions options_;
   rpc::Wakeup stop_;
   rpc::LineReader reader_;

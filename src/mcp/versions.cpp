@@ -23,6 +23,7 @@ constexpr const char* kServerInfoKey = "io.modelcontextprotocol/serverInfo";
 constexpr const char* kTasksExtension = "io.modelcontextprotocol/tasks";
 constexpr const char* kRelatedTaskKey = "io.modelcontextprotocol/related-task";
 
+constexpr int kResourceNotFound = -32002;  // not in modern answers: it is in JSON-RPC's own range
 constexpr int kMissingCapability = -32021;
 constexpr int kUnsupportedVersion = -32022;
 // The tools of a process never change, so the host may keep the list for as long as it likes.
@@ -31,10 +32,13 @@ constexpr int64_t kListTtlMs = 3'600'000;
 // A local server is cheap to ask, and a call that became a task has taken several times this already.
 constexpr int64_t kPollIntervalMs = 1000;
 
-/// The list of tools cannot change while a process lives, so `listChanged` is not declared.
-ordered_json capabilities(Revision revision) {
+/// The lists of tools and resources cannot change while a process lives, so `listChanged` is not declared.
+ordered_json capabilities(Revision revision, bool resources) {
   const ordered_json yes = ordered_json::object();
   ordered_json out = {{"tools", yes}};
+  if (resources) out["resources"] = yes;
+  // 2024-11-05 has the method and no word for it.
+  if (resources && revision >= Revision::v2025_03_26) out["completions"] = yes;
   switch (task_style(revision)) {
     case TaskStyle::none:
       break;
@@ -233,19 +237,38 @@ Answer task_cancelled(const Task& task, bool cancelled, const ServerInfo& info) 
                        fmt::format("Invalid params: the task is already {}", status_of(task))};
 }
 
-ordered_json initialize_result(Revision revision, const ServerInfo& info, std::string_view instructions) {
+ordered_json initialize_result(Revision revision, const ServerInfo& info, std::string_view instructions,
+                               bool resources) {
   ordered_json out = {{"protocolVersion", revision_name(revision)}};
-  out["capabilities"] = capabilities(revision);
+  out["capabilities"] = capabilities(revision, resources);
   out["serverInfo"] = info_json(revision, info);
   if (!instructions.empty()) out["instructions"] = instructions;
   return out;
 }
 
-ordered_json discover_result(std::string_view instructions) {
+ordered_json discover_result(std::string_view instructions, bool resources) {
   ordered_json out = {{"supportedVersions", supported_versions()}};
-  out["capabilities"] = capabilities(kModern);
+  out["capabilities"] = capabilities(kModern, resources);
   if (!instructions.empty()) out["instructions"] = instructions;
   return out;
+}
+
+ordered_json resource_for(Revision revision, ordered_json resource) {
+  if (revision < Revision::v2025_06_18) resource.erase("title");
+  return resource;
+}
+
+ordered_json read_result(Revision revision, ordered_json content) {
+  ordered_json out = {{"contents", ordered_json::array({std::move(content)})}};
+  if (is_modern(revision)) {  // what is read may be another thing the next moment, and is this user's
+    out["ttlMs"] = 0;
+    out["cacheScope"] = "private";
+  }
+  return out;
+}
+
+ProtocolError resource_not_found(Revision revision, const std::string& uri, std::string what) {
+  return {is_modern(revision) ? rpc::kInvalidParams : kResourceNotFound, std::move(what), {{"uri", uri}}};
 }
 
 ordered_json tool_for(Revision revision, ordered_json tool) {

@@ -93,9 +93,18 @@ Answer task_cancelled(const Task& task, bool cancelled, const ServerInfo& info);
 /// One entry of `tasks/list`.
 ordered_json task_entry(const Task& task);
 
-ordered_json initialize_result(Revision revision, const ServerInfo& info, std::string_view instructions);
+/// `resources`: whether there is something to read, which can be completed too.
+ordered_json initialize_result(Revision revision, const ServerInfo& info, std::string_view instructions,
+                               bool resources);
 /// Not yet finished: see finish_result().
-ordered_json discover_result(std::string_view instructions);
+ordered_json discover_result(std::string_view instructions, bool resources);
+
+/// Leaves out of a full listing of resources, or of their templates, what the revision does not know.
+ordered_json resource_for(Revision revision, ordered_json resource);
+/// Answers `resources/read`; not yet finished.
+ordered_json read_result(Revision revision, ordered_json content);
+/// The answer when nothing has this address (any more).
+ProtocolError resource_not_found(Revision revision, const std::string& uri, std::string what);
 
 /// Leaves out of a full tool listing what the revision does not know.
 ordered_json tool_for(Revision revision, ordered_json tool);

@@ -186,7 +186,29 @@ void add_tools(mcp::ToolRegistry& tools) {
   tools.add<NoArgs, EchoResult>(info("fail_badly"), fail_badly, render_echo);
 }
 
+/// `gate://NAME` is read when the tool `release` says so.
+void add_resources(mcp::ResourceRegistry& resources, Gates& gates) {
+  using Variables = mcp::ResourceRegistry::Variables;
+  resources.add({.uri = "echo://fixed", .name = "fixed", .title = "Fixed", .mime_type = "text/plain"},
+                [](const Variables&, mcp::CallContext&) {
+                  return mcp::ResourceContent{"text/plain", "hi"};
+                });
+  resources.add({.uri = "echo://broken", .name = "broken"},
+                [](const Variables&, mcp::CallContext&) -> mcp::ResourceContent {
+                  throw std::runtime_error("a library threw");
+                });
+  resources.add({.uri = "gate://{name}", .name = "gate"},
+                [&gates](const Variables& variables, mcp::CallContext& context) {
+                  return mcp::ResourceContent{"text/plain",
+                                              wait_for_release(gates, {variables.at("name")}, context).text};
+                },
+                {{"name", [] {
+                    return std::vector<std::string>{"first", "second"};
+                  }}});
+}
+
 struct Settings {
+  bool resources = false;
   mcp::Results results = mcp::Results::text;
   mcp::ServerOptions options{.info = {"echo", "Echo", "1.0"}, .instructions = "Say something."};
 };
@@ -197,6 +219,10 @@ Settings parse(int argc, char** argv) {
     const std::string_view option = argv[i];
     if (option == "--structured") {
       out.results = mcp::Results::structured;
+      continue;
+    }
+    if (option == "--resources") {
+      out.resources = true;
       continue;
     }
     const long value = i + 1 < argc ? std::strtol(argv[++i], nullptr, 10) : 0;
@@ -224,7 +250,9 @@ int main(int argc, char** argv) {
   Gates gates;
   add_tools(tools);
   add_task_tools(tools, gates);
-  mcp::Server server(tools, settings.options, stdio.in.get(), stdio.out.get());
+  mcp::ResourceRegistry resources;
+  if (settings.resources) add_resources(resources, gates);
+  mcp::Server server(tools, resources, settings.options, stdio.in.get(), stdio.out.get());
   g_server = &server;
   std::signal(SIGTERM, [](int) { g_server->stop(); });
   switch (server.run()) {
