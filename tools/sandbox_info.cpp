@@ -29,8 +29,9 @@ SandboxInfo describe_ended(const sandbox::Ended& ended) {
   return info;
 }
 
-/// An ended one is still described, with the cause of its end; by its name, unless another has that now.
-SandboxInfo run(const SandboxInfoArgs& args, Services& services) {
+}  // namespace
+
+SandboxInfo sandbox_info(const SandboxInfoArgs& args, Services& services) {
   try {
     return info_of(*find_target(services, args.sandbox_id).sandbox);
   } catch (const Error&) {
@@ -77,7 +78,7 @@ void add_sandbox_info(mcp::ToolRegistry& registry, Services& services) {
        .toolset = "core",
        .read_only = true,
        .idempotent = true},
-      [&services](const SandboxInfoArgs& args, mcp::CallContext&) { return run(args, services); },
+      [&services](const SandboxInfoArgs& args, mcp::CallContext&) { return sandbox_info(args, services); },
       [](const SandboxInfo& info) { return mcp::Reply{text_of(info)}; });
 }
 

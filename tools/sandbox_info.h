@@ -39,6 +39,8 @@ struct SandboxInfo {
 };
 
 SandboxInfo info_of(sandbox::Sandbox& sandbox);
+/// An ended one is still described, with the cause of its end; by its name, unless another has that now.
+SandboxInfo sandbox_info(const SandboxInfoArgs& args, Services& services);
 std::string text_of(const SandboxInfo& info);
 
 }  // namespace hutch::tools

@@ -9,6 +9,7 @@
 #include "mcp/server.h"
 #include "rpc/claim_stdio.h"
 #include "sandbox/manager.h"
+#include "tools/resources.h"
 #include "tools/services.h"
 
 namespace hutch::cli {
@@ -80,7 +81,11 @@ int serve_mcp(const Options& options) {
   tools::register_all(registry, services);
   registry.select(settings.config.toolsets);
 
-  mcp::Server server(registry, server_options(settings.config.limits), stdio.in.get(), stdio.out.get());
+  mcp::ResourceRegistry resources;
+  tools::add_resources(resources, services, settings);
+
+  mcp::Server server(registry, resources, server_options(settings.config.limits), stdio.in.get(),
+                     stdio.out.get());
   running_server = &server;
   stop_on_signals();
   (void)server.run();

@@ -60,6 +60,11 @@ class Manager {
   void shutdown(Clock::time_point deadline);
 
   const config::Config& config() const noexcept { return config_; }
+  /// Whether there was a first call; before it there is neither a sandbox nor a folder.
+  bool prepared() const noexcept { return prepared_; }
+  /// Of this server, in the data folder; once prepared.
+  const std::string& folder() const noexcept { return builder_.folder(); }
+  Clock::time_point started_at() const noexcept { return started_at_; }
   runtime::CgroupHost& cgroups() { return builder_.cgroups(); }
   WarmPool& pool() noexcept { return pool_; }
   /// What answers the requests that come in on the server's control socket; before the first call.
@@ -98,6 +103,7 @@ class Manager {
   const config::Config config_;
   const bool keeps_;
   const std::string owner_;
+  const Clock::time_point started_at_ = Clock::now();
   const std::map<std::string, std::string> kinds_;
   Builder builder_;
   std::atomic<bool> prepared_{false};

@@ -522,7 +522,7 @@ std::optional<WallClock::time_point> Sandbox::expires_at() const {
   return at == WallClock::time_point{} ? std::nullopt : std::optional(at);
 }
 
-std::optional<Clock::time_point> Sandbox::ends_at() {
+Clock::time_point Sandbox::last_activity() {
   const auto about = described();
   Clock::time_point in_background{};
   if (!processes_.empty()) {
@@ -530,10 +530,18 @@ std::optional<Clock::time_point> Sandbox::ends_at() {
     in_background = processes_.last_activity(about->background_keeps_alive);
   }
   const std::lock_guard lock(mutex_);
-  std::optional<Clock::time_point> when = lifetime_ends_at_;
+  return active_calls_ > 0 ? Clock::now() : std::max(last_used_, in_background);
+}
+
+std::optional<Clock::time_point> Sandbox::ends_at() {
+  const auto about = described();
+  std::optional<Clock::time_point> when;
+  {
+    const std::lock_guard lock(mutex_);
+    when = lifetime_ends_at_;
+  }
   if (about->idle_timeout > 0s) {
-    const auto last_used = active_calls_ > 0 ? Clock::now() : std::max(last_used_, in_background);
-    const auto idle_end = last_used + about->idle_timeout;
+    const auto idle_end = last_activity() + about->idle_timeout;
     if (!when || idle_end < *when) when = idle_end;
   }
   return when;

@@ -128,6 +128,8 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   /// Somebody has called it since claim() or take_up().
   bool was_used() const noexcept { return used_; }
   WallClock::time_point last_used() const;
+  /// The end of its last use, by a call or by what runs in the background: now while a call runs.
+  Clock::time_point last_activity();
   std::optional<WallClock::time_point> expires_at() const;
   /// When its lifetime or its idle time is over, with what is known now; nothing while a call runs or when
   /// there is no end.
