@@ -44,8 +44,6 @@ SandboxInfo sandbox_info(const SandboxInfoArgs& args, Services& services) {
   }
 }
 
-}  // namespace
-
 std::string text_of(const SandboxInfo& info) {
   std::string text = fmt::format("{}{} · {}\n", info.view.sandbox_id,
                                  info.view.name ? " (" + *info.view.name + ")" : "", info.view.state);

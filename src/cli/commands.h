@@ -11,6 +11,10 @@ int exec(const Options& options);
 int doctor(const Options& options);
 int show_config(const Options& options);
 int pool(const Options& options);
+int ls(const Options& options);
+int info(const Options& options);
+int rm(const Options& options);
+int stats(const Options& options);
 int run_bench(const Options& options);
 
 /// How the program was built; in `hutch version`, serverInfo and reports.

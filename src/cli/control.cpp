@@ -5,9 +5,17 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <set>
+#include <thread>
 
 #include "rpc/message.h"
+#include "sandbox/status.h"
 #include "schema/json_reader.h"
+#include "schema/json_writer.h"
+#include "tools/sandbox_info.h"
 
 namespace hutch::cli {
 
@@ -20,33 +28,65 @@ using sandbox::ControlSocket;
 constexpr size_t kRequestDepth = 8;
 
 ordered_json pool_status(sandbox::Manager& manager) {
-  ordered_json kinds = ordered_json::array();
-  for (const auto& kind : manager.pool().status()) {
-    ordered_json profiles = ordered_json::array();
-    for (const auto& [profile, _] : manager.config().profiles)
-      if (manager.kind_of(profile) == kind.kind) profiles.push_back(profile);
-    kinds.push_back({{"kind", kind.kind},
-                     {"profiles", std::move(profiles)},
-                     {"ready", kind.ready},
-                     {"building", kind.building},
-                     {"target", kind.target},
-                     {"reason", kind.reason},
-                     {"hits", kind.hits},
-                     {"misses", kind.misses},
-                     {"builds", kind.builds},
-                     {"failures", kind.failures},
-                     {"build_ms", static_cast<double>(kind.build_time.count()) / 1000},
-                     {"idle_memory_bytes", kind.memory_bytes},
-                     {"last_error", kind.last_error}});
-  }
-  return {{"pid", ::getpid()}, {"kinds", std::move(kinds)}};
+  return {{"pid", ::getpid()}, {"kinds", schema::to_json(sandbox::pool_part(manager))}};
 }
 
 ordered_json sandbox_list(sandbox::Manager& manager) {
-  ordered_json all = ordered_json::array();
+  ordered_json live = ordered_json::array(), ended = ordered_json::array();
   for (const auto& sandbox : manager.list())
-    all.push_back({{"id", sandbox->about().id}, {"name", sandbox->about().name}});
-  return {{"sandboxes", std::move(all)}};
+    live.push_back({{"id", sandbox->about().id}, {"name", sandbox->about().name}});
+  for (const auto& one : manager.ended()) ended.push_back({{"id", one.about.id}, {"name", one.about.name}});
+  return {{"sandboxes", std::move(live)}, {"ended", std::move(ended)}};
+}
+
+struct StatusRequest {
+  bool disk = true, ended = false;
+
+  template <class V>
+  void describe(V& v) {
+    v.optional("disk", disk, "Count the files of sandboxes, which takes time.");
+    v.optional("ended", ended, "Those that are no more, too.");
+  }
+};
+
+ordered_json status(sandbox::Manager& manager, const json& params) {
+  const auto wanted = schema::parse_arguments<StatusRequest>(params.is_null() ? json::object() : params);
+  return schema::to_json(sandbox::status_of(manager, {.disk = wanted.disk, .ended = wanted.ended}));
+}
+
+struct DestroyRequest {
+  std::vector<std::string> sandboxes;
+
+  template <class V>
+  void describe(V& v) {
+    v.required("sandboxes", sandboxes, "Ids.");
+  }
+};
+
+/// All at once: each may take a while to end.
+ordered_json destroy(sandbox::Manager& manager, const json& params) {
+  const auto wanted = schema::parse_arguments<DestroyRequest>(params);
+  std::mutex mutex;
+  std::set<std::string> destroyed;
+  {
+    std::vector<std::jthread> removals;
+    for (const std::string& name : wanted.sandboxes)
+      removals.emplace_back([&] {
+        std::string id;
+        if (!manager.destroy(name, id)) return;
+        const std::lock_guard lock(mutex);
+        destroyed.insert(id);
+      });
+  }
+  return {{"destroyed", destroyed}};
+}
+
+ordered_json info(sandbox::Manager& manager, const json& params) {
+  const auto wanted = schema::parse_arguments<tools::SandboxInfoArgs>(params);
+  if (wanted.sandbox_id.empty()) throw Error(Errc::invalid_argument, "'sandbox_id' is missing");
+  tools::Services services{.manager = manager};
+  const tools::SandboxInfo found = tools::sandbox_info(wanted, services);
+  return {{"info", schema::to_json(found)}, {"text", tools::text_of(found)}};
 }
 
 std::string to_text(const ordered_json& answer) {
@@ -62,10 +102,13 @@ int exit_code_of(const Error& error) {
   return error.os_error() == EACCES || error.os_error() == ENOEXEC ? 126 : 0;
 }
 
+std::string error_answer(const json& id, const Error& error) {
+  return to_text(rpc::make_error(id, rpc::kInternalError, error_text(error),
+                                 {{"code", errc_name(error.code())}, {"exit_code", exit_code_of(error)}}));
+}
+
 std::string attach_answer(const json& id, const Error* error) {
-  if (error == nullptr) return to_text(rpc::make_result(id, ordered_json::object()));
-  return to_text(rpc::make_error(id, rpc::kInternalError, error_text(*error),
-                                 {{"code", errc_name(error->code())}, {"exit_code", exit_code_of(*error)}}));
+  return error == nullptr ? to_text(rpc::make_result(id, ordered_json::object())) : error_answer(id, *error);
 }
 
 ControlSocket::Reply attach(sandbox::Attachments& attachments, const rpc::Request& request) {
@@ -77,17 +120,45 @@ ControlSocket::Reply attach(sandbox::Attachments& attachments, const rpc::Reques
   }};
 }
 
+/// What answers a request; nothing when it is not known.
+using Method = std::function<ordered_json(sandbox::Manager& manager, const json& params)>;
+Method method_of(const std::string& name) {
+  static const std::map<std::string, Method> methods = {
+      {"status", status},
+      {"sandbox/info", info},
+      {"sandbox/destroy", destroy},
+      {"sandbox/list", [](sandbox::Manager& manager, const json&) { return sandbox_list(manager); }},
+      {"pool/status", [](sandbox::Manager& manager, const json&) { return pool_status(manager); }},
+      {"pool/flush",
+       [](sandbox::Manager& manager, const json&) -> ordered_json {
+         return {{"flushed", manager.pool().flush()}};
+       }},
+  };
+  const auto it = methods.find(name);
+  return it == methods.end() ? nullptr : it->second;
+}
+
+std::string answer_of(sandbox::Manager& manager, const Method& method, const rpc::Request& request) {
+  try {
+    return to_text(rpc::make_result(request.id, method(manager, request.params)));
+  } catch (const Error& e) {
+    return error_answer(request.id, e);
+  } catch (const std::exception& e) {  // the libraries and the standard library
+    return error_answer(request.id, Error(Errc::internal, e.what()));
+  }
+}
+
 ControlSocket::Reply answer(sandbox::Manager& manager, sandbox::Attachments& attachments,
                             const rpc::Request& request) {
   if (request.method == "sandbox/attach") return attach(attachments, request);
-  if (request.method == "pool/status")
-    return {.line = to_text(rpc::make_result(request.id, pool_status(manager)))};
-  if (request.method == "pool/flush")
-    return {.line = to_text(rpc::make_result(request.id, {{"flushed", manager.pool().flush()}}))};
-  if (request.method == "sandbox/list")
-    return {.line = to_text(rpc::make_result(request.id, sandbox_list(manager)))};
-  return {.line = to_text(
-              rpc::make_error(request.id, rpc::kMethodNotFound, "this server does not know that request"))};
+  Method method = method_of(request.method);
+  if (!method)
+    return {.line = to_text(
+                rpc::make_error(request.id, rpc::kMethodNotFound, "this server does not know that request"))};
+  // Not here: on the I/O thread nothing may wait, neither for a sandbox's end nor for a lock.
+  return {.work = [&manager, method = std::move(method), request] {
+    return answer_of(manager, method, request);
+  }};
 }
 
 }  // namespace
@@ -101,7 +172,7 @@ ControlSocket::Handler control_handler(sandbox::Manager& manager, sandbox::Attac
     try {
       return answer(manager, attachments, *request);
     } catch (const Error& e) {
-      return {.line = attach_answer(request->id, &e)};
+      return {.line = error_answer(request->id, e)};
     }
   };
 }
@@ -112,7 +183,18 @@ std::string control_request(const std::string& method, ordered_json params) {
   return to_text(request);
 }
 
-std::vector<std::pair<RunningServer, json>> ask_servers(const Options& options, const std::string& method) {
+json ask_server(const RunningServer& server, const std::string& method, ordered_json params,
+                std::chrono::seconds timeout) {
+  json answer =
+      json::parse(ControlSocket::ask(server.folder, control_request(method, std::move(params)), timeout));
+  if (!answer.contains("error")) return std::move(answer["result"]);
+  const json& error = answer["error"];
+  throw Error(error.value("code", 0) == rpc::kMethodNotFound ? Errc::unavailable : Errc::internal,
+              error.value("message", "the server gave no reason"));
+}
+
+std::vector<std::pair<RunningServer, json>> ask_servers(const Options& options, const std::string& method,
+                                                        ordered_json params) {
   const std::string home = load_settings(options).config.home;
   std::vector<std::pair<RunningServer, json>> out;
   std::error_code ignored;
@@ -120,18 +202,17 @@ std::vector<std::pair<RunningServer, json>> ask_servers(const Options& options, 
     const RunningServer server{entry.path().filename(), entry.path()};
     if (server.id.starts_with('.') || (options.server && *options.server != server.id)) continue;
     try {
-      json answer = json::parse(ControlSocket::ask(server.folder, control_request(method)));
-      if (answer.contains("error"))
-        throw Error(Errc::internal, answer["error"].value("message", "the server gave no reason"));
-      out.emplace_back(server, std::move(answer["result"]));
+      out.emplace_back(server, ask_server(server, method, params));
     } catch (const Error& e) {
-      // One that has just ended, or has not made a sandbox yet.
-      if (e.code() != Errc::unavailable && e.code() != Errc::not_found) throw;
+      // One that has just ended, or was killed, or has not made a sandbox yet.
+      if (e.code() == Errc::unavailable || e.code() == Errc::not_found) continue;
+      if (e.code() != Errc::timeout || options.server) throw;
+      fmt::print(stderr, "hutch: {}\n", error_text(e));
     }
   }
   if (out.empty() && options.server)
     throw Error(Errc::not_found, fmt::format("no server '{}' answers below {}", *options.server, home))
-        .hint("hutch pool status shows those that do");
+        .hint("hutch stats shows those that do");
   return out;
 }
 

@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -11,7 +10,7 @@
 #include "base/sys.h"
 #include "cli/attach_client.h"
 #include "cli/commands.h"
-#include "cli/control.h"
+#include "cli/known_sandboxes.h"
 #include "cli/raw_terminal.h"
 #include "schema/json_writer.h"
 
@@ -22,37 +21,6 @@ namespace {
 using nlohmann::json;
 
 constexpr int kHutchFailed = 125;  // as in main.cpp
-
-struct LiveSandbox {
-  RunningServer server;
-  std::string id, name;
-};
-
-std::string shown(const LiveSandbox& sandbox) {
-  return sandbox.name.empty() ? sandbox.id : fmt::format("{} ({})", sandbox.id, sandbox.name);
-}
-
-LiveSandbox find_live(const Options& options, const std::string& id_or_name) {
-  std::vector<LiveSandbox> found;
-  std::vector<std::string> live;
-  for (const auto& [server, answer] : ask_servers(options, "sandbox/list")) {
-    for (const auto& one : answer.at("sandboxes")) {
-      LiveSandbox sandbox{server, one.at("id"), one.at("name")};
-      live.push_back(shown(sandbox));
-      if (sandbox.id == id_or_name || sandbox.name == id_or_name) found.push_back(std::move(sandbox));
-    }
-  }
-  if (found.size() == 1) return found.front();
-  if (found.empty())
-    throw Error(Errc::not_found, fmt::format("no running server has a sandbox '{}'", id_or_name))
-        .hint(live.empty()
-                  ? "`hutch mcp`, started by a host, makes one at its first call; `hutch run` needs none"
-                  : fmt::format("`hutch exec` works with these: {}", fmt::join(live, ", ")));
-  std::vector<std::string> ids;
-  for (const auto& one : found) ids.push_back(fmt::format("{} (--server {})", one.id, one.server.id));
-  throw Error(Errc::conflict, fmt::format("{} sandboxes have the name '{}'", found.size(), id_or_name))
-      .hint(fmt::format("take the id of the one you mean, or its --server: {}", fmt::join(ids, ", ")));
-}
 
 /// JSON carries text only: other bytes would arrive as something else.
 void check_text(const std::string& word) {
@@ -134,7 +102,7 @@ int exec(const Options& options) {
         .hint("`hutch exec -i` passes a file or a pipe on");
   ::signal(SIGPIPE, SIG_IGN);
   sandbox::AttachRequest request = attach_request(options);
-  const LiveSandbox sandbox = find_live(options, options.words.front());
+  const KnownSandbox sandbox = find_known(known_sandboxes(options), options.words.front());
   request.sandbox_id = sandbox.id;
   const std::string line = control_request("sandbox/attach", schema::to_json(request));
   if (line.size() >= sandbox::ControlSocket::kMaxLine)

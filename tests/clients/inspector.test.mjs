@@ -50,6 +50,20 @@ for (const [index, { tool }] of calls.entries()) {
   });
 }
 
+for (const era of ['legacy', 'auto', 'modern']) {
+  test(`resources are listed and read in era ${era}`, async () => {
+    const ask = async (...options) => {
+      const { code, out, err } = await inspect(['--protocol-era', era, ...options]);
+      assert.equal(code, 0, err + out);
+      return JSON.parse(out).result;
+    };
+    const listed = await ask('--method', 'resources/list');
+    assert.deepEqual(listed.resources.map((r) => r.uri), ['hutch://status', 'hutch://config']);
+    const read = await ask('--method', 'resources/read', '--uri', 'hutch://status');
+    assert.ok(JSON.parse(read.contents[0].text).host.memory_bytes > 0);
+  });
+}
+
 for (const era of ['legacy', 'modern']) {
   test(`50 calls, 4 at a time, all succeed in era ${era}`, async () => {
     const { code, out, err } = await inspect(['--protocol-era', era, '--method', 'tools/call', '--tool-name', 'sandbox_exec',

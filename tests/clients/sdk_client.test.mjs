@@ -61,6 +61,27 @@ for (const flavour of flavours) {
     });
   }
 
+  test(`${flavour.name} lists, completes and reads resources`, async () => {
+    await connected(flavour, [], async (client) => {
+      assert.deepEqual((await client.listResources()).resources.map((r) => r.uri), ['hutch://status', 'hutch://config']);
+      const { resourceTemplates } = await client.listResourceTemplates();
+      assert.deepEqual(resourceTemplates.map((t) => t.name), ['file', 'log']);
+      await flavour.call(client, { name: 'sandbox_create', arguments: { name: 'shelf' } });
+      const write = "printf 'six\\n' | tee text; printf '\\0\\1' > bytes";
+      await flavour.call(client, { name: 'sandbox_exec', arguments: { sandbox_id: 'shelf', command: write } });
+      const read = async (uri) => (await client.readResource({ uri })).contents[0];
+      assert.equal(JSON.parse((await read('hutch://status')).text).sandboxes[0].name, 'shelf');
+      assert.equal(JSON.parse((await read('hutch://config')).text).settings.results, 'text');
+      assert.equal((await read('sandbox://shelf/files/workspace/text')).text, 'six\n');
+      assert.equal((await read('sandbox://shelf/files/workspace/bytes')).blob, 'AAE=');
+      assert.equal((await read('sandbox://shelf/logs/1')).text, 'six\n');
+      const { completion } = await client.complete({
+        ref: { type: 'ref/resource', uri: resourceTemplates[0].uriTemplate }, argument: { name: 'id', value: 'sh' } });
+      assert.deepEqual(completion.values, ['shelf']);
+      await assert.rejects(read('sandbox://shelf/files/none'), (error) => [-32002, -32602].includes(error.code));
+    });
+  });
+
   test(`${flavour.name} gets progress and can cancel`, async () => {
     await connected(flavour, [], async (client) => {
       const seen = [];
