@@ -26,12 +26,11 @@ std::vector<std::string> live_row(const json& one, const RunningServer& server) 
       one.contains("memory_bytes")
           ? fmt::format("{} of {}", tools::size_in_words(one["memory_bytes"].get<uint64_t>()), limit)
           : kNothing;
-  const auto idle = one.value("idle_s", int64_t{0});
   return {one.value("id", ""),
           or_nothing(one.value("name", "")),
           one.value("state", ""),
           time_in_words(one.value("age_s", int64_t{0})),
-          idle == 0 ? "in use" : time_in_words(idle),
+          idle_in_words(one.value("in_use", false), one.value("idle_s", int64_t{0})),
           memory,
           one.value("profile", ""),
           server.id};

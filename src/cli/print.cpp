@@ -38,4 +38,8 @@ std::string time_in_words(int64_t seconds) {
   return seconds < kDay ? two(kHour, "h", kMinute, "min") : two(kDay, "d", kHour, "h");
 }
 
+std::string idle_in_words(bool in_use, int64_t seconds) {
+  return in_use ? "in use" : time_in_words(seconds);
+}
+
 }  // namespace hutch::cli

@@ -57,19 +57,17 @@ std::map<std::string, double> cpu_seconds(const Look& look) {
   return out;
 }
 
-std::string host_text(const Look& look) {
-  const sandbox::HostStatus& host = look.host;
-  std::string text = fmt::format(
-      "host: {} of {} memory free, load {:.2f} on {} processors, {} of {} disk free, "
-      "cgroup {}\n",
+std::string host_text(const sandbox::HostStatus& host) {
+  return fmt::format(
+      "host: {} of {} memory free, load {:.2f} on {} processors, {} of {} disk free, cgroup {}\n",
       size(host.memory_available_bytes), size(host.memory_bytes), host.load, host.cpus,
       size(host.disk_free_bytes), size(host.disk_bytes), host.cgroup);
-  const auto& some = look.pressure.memory_some_percent;
-  text +=
-      some ? fmt::format("pressure: some waited for memory {:.1f} % of the last 10 s, all of them {:.1f} %\n",
-                         *some, look.pressure.memory_full_percent.value_or(0))
-           : "pressure: this kernel does not say (no /proc/pressure)\n";
-  return text;
+}
+
+std::string pressure_text(const sandbox::PressurePart& pressure) {
+  if (!pressure.memory_some_percent) return "pressure: this kernel does not say (no /proc/pressure)\n";
+  return fmt::format("pressure: some waited for memory {:.1f} % of the last 10 s, all of them {:.1f} %\n",
+                     *pressure.memory_some_percent, pressure.memory_full_percent.value_or(0));
 }
 
 std::string server_text(const RunningServer& server, const json& status) {
@@ -103,7 +101,6 @@ std::vector<std::string> sandbox_row(const json& one, const std::string& cpu) {
   for (const json& note : one.value("done_to_it", json::array()))
     notes.push_back(tools::one_line(note.get<std::string>()));
   const std::string name = one.value("name", "");
-  const auto idle = one.value("idle_s", int64_t{0});
   return {"  " + one.value("id", ""),
           name.empty() ? "-" : name,
           one.value("state", ""),
@@ -111,12 +108,12 @@ std::vector<std::string> sandbox_row(const json& one, const std::string& cpu) {
           fmt::format("{} of {}", bytes(one, "memory_bytes"), bytes(one, "memory_limit_bytes")),
           fmt::format("{} of {}", one.value("pids", int64_t{0}), one.value("pids_limit", int64_t{0})),
           fmt::format("{} of {}", bytes(one, "disk_bytes"), bytes(one, "disk_limit_bytes")),
-          idle == 0 ? "in use" : time_in_words(idle),
+          idle_in_words(one.value("in_use", false), one.value("idle_s", int64_t{0})),
           fmt::format("{}", fmt::join(notes, "; "))};
 }
 
 std::string text_of(const Look& before, const Look& now) {
-  std::string text = host_text(now);
+  std::string text = host_text(now.host) + pressure_text(now.pressure);
   const auto cpu_before = cpu_seconds(before);
   const double elapsed_s = std::chrono::duration<double>(now.when - before.when).count();
   for (const auto& [server, status] : now.servers) {

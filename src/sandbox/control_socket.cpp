@@ -73,10 +73,12 @@ class ControlSocket::Workers : public std::enable_shared_from_this<Workers> {
   void run() {
     std::unique_lock lock(mutex_);
     while (!jobs_.empty()) {
-      const auto job = std::move(jobs_.front());
-      jobs_.pop_front();
-      lock.unlock();
-      job();
+      {
+        const auto job = std::move(jobs_.front());
+        jobs_.pop_front();
+        lock.unlock();
+        job();
+      }
       lock.lock();
     }
     --running_;

@@ -83,7 +83,9 @@ SandboxStatus status_of(Sandbox& sandbox, bool disk) {
   const Description& about = sandbox.about();
   SandboxStatus out{.id = about.id, .name = about.name, .state = "running", .profile = about.profile};
   out.age_s = seconds_since(about.created_at);
-  out.idle_s = seconds(Clock::now() - sandbox.last_activity());
+  const auto now = Clock::now(), last_activity = sandbox.last_activity();
+  out.in_use = last_activity >= now;  // it is the present as long as something runs
+  out.idle_s = out.in_use ? 0 : seconds(now - last_activity);
   if (const auto end = sandbox.ends_at()) out.ends_in_s = std::max<int64_t>(0, seconds(*end - Clock::now()));
   const runtime::CgroupUsage usage = sandbox.cgroup().usage();
   out.memory_bytes = as<int64_t>(usage.memory_bytes);

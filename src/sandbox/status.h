@@ -44,7 +44,9 @@ struct ServerStatus {
   }
 };
 
-/// What the kernel says of the want of memory: the part of the last 10 s in which some, or all, waited.
+/// PRESSURE: the one place for its level and what was done about it; see pressure_part(), and pressure_text()
+/// in cli/stats.cpp. Here what the kernel says of the want of memory: the part of the last 10 s in which
+/// some, or all, waited.
 struct PressurePart {
   std::optional<double> memory_some_percent, memory_full_percent;
 
@@ -87,6 +89,7 @@ struct PoolPart {
 struct SandboxStatus {
   std::string id, name, state, profile;
   int64_t age_s = 0, idle_s = 0;
+  bool in_use = false;
   std::optional<int64_t> ends_in_s;
   std::optional<int64_t> memory_bytes, pids;
   std::optional<double> cpu_s;
@@ -102,7 +105,8 @@ struct SandboxStatus {
     v.required("state", state, "What it does.");
     v.required("profile", profile, "Kind of sandbox.");
     v.required("age_s", age_s, "Seconds since it was made.");
-    v.required("idle_s", idle_s, "Seconds since its last use; 0 while a call runs.");
+    v.required("in_use", in_use, "Whether a call or a command runs.");
+    v.required("idle_s", idle_s, "Seconds since its last use.");
     v.optional("ends_in_s", ends_in_s, "Seconds until it ends unless it is used, or whatever it does.");
     v.optional("memory_bytes", memory_bytes, "Memory in use.");
     v.required("memory_limit_bytes", memory_limit_bytes, "Its limit.");
@@ -139,7 +143,8 @@ struct TotalsStatus {
   template <class V>
   void describe(V& v) {
     v.required("sandboxes", sandboxes, "Sandboxes that somebody has.");
-    v.required("sandboxes_limit", sandboxes_limit, "limits.max_sandboxes");
+    v.required("sandboxes_limit", sandboxes_limit,
+               "limits.max_sandboxes, for those of all servers together.");
     v.required("warm", warm, "Sandboxes that wait to be used, or are being built for that.");
     v.required("memory_bytes", memory_bytes, "Memory in use.");
     v.required("memory_limits_bytes", memory_limits_bytes, "Sum of the limits.");

@@ -96,13 +96,19 @@ class OneServer(ControlCase):
         self.assertEqual((self.listed("--all")[self.box]["state"], self.listed("--all")[self.box]["cause"]), ("ended", "it was destroyed"))
         self.assertRegex(self.run_ok("ls", "--all"), rf"{self.box} +box +ended .* it was destroyed \(\d+ s ago\)")
 
-    def test_a_sandbox_in_which_a_command_runs_is_in_use(self):
+    def test_a_sandbox_is_in_use_while_a_command_runs_also_in_the_background(self):
+        self.assertFalse(self.listed()[self.box]["in_use"])
+        self.assertNotIn("in use", self.run_ok("ls"))
         running = self.client.submit_tool("sandbox_exec", {"sandbox_id": "box", "command": "touch on; sleep 1000"})
         wait_for("the command", lambda: call(self.client, "sandbox_exec", sandbox_id="box", command="test -e on").structured["exit_code"] == 0)
-        time.sleep(1.1)  # so long that an idle one would be said to be idle
-        self.assertEqual(self.listed()[self.box]["idle_s"], 0)
+        self.assertTrue(self.listed()[self.box]["in_use"])
         self.assertIn("in use", self.run_ok("ls"))
         running.cancel()
+        wait_for("its end", lambda: not self.listed()[self.box]["in_use"])
+        number = call(self.client, "sandbox_exec", sandbox_id="box", command="sleep 1000", background=True).structured["process_id"]
+        self.assertTrue(self.listed()[self.box]["in_use"])
+        call(self.client, "sandbox_process", sandbox_id="box", action="signal", process_id=number, signal="KILL")
+        wait_for("its end", lambda: not self.listed()[self.box]["in_use"])
 
     def test_info_describes_one_by_id_or_name_live_or_ended(self):
         for word in ("box", self.box):
@@ -118,7 +124,7 @@ class OneServer(ControlCase):
 
     def test_rm_ends_by_id_and_name_and_the_server_tells_its_caller_why(self):
         other, third = create(self.client), create(self.client, name="third")
-        self.assertEqual(self.run_ok("rm", other, "third"), "".join(sorted((f"removed {other}\n", f"removed {third} (third)\n"))))
+        self.assertEqual(self.run_ok("rm", other, "third"), "".join(f"removed {i}{n}\n" for i, n in sorted([(other, ""), (third, " (third)")])))
         self.assertEqual(set(self.listed()), {self.box})
         told = call(self.client, "sandbox_exec", sandbox_id="third", command="true")
         self.assertIn("it was destroyed", told.text)
