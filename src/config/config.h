@@ -135,6 +135,45 @@ struct Pool {
   }
 };
 
+/// When a level of memory pressure begins and when it is over.
+struct PressureEdges {
+  double enter = 0, leave = 0, psi = 0;
+
+  template <class V>
+  void describe(V& v) {
+    v.optional("enter", enter, "It begins when less memory than this is available, in percent.",
+               {.min = 0, .max = 100});
+    v.optional("leave", leave, "It is over when so much is available again.", {.min = 0, .max = 100});
+    v.optional("psi", psi,
+               "It also begins, from the level below, when tasks wait for memory for this part of the time, "
+               "in percent of ten seconds; over at half of it.",
+               {.min = 0.1, .max = 101});
+  }
+};
+
+/// What happens when the host, or the memory group that the server is in, runs out of memory.
+struct Pressure {
+  bool enabled = true;
+  PressureEdges warning{20, 25, 10}, high{12, 16, 20}, critical{6, 9, 40}, emergency{3, 5, 60};
+  int64_t min_stay_s = 10;
+  int64_t interval_ms = 1000;
+  Bytes floor = mib(32);
+
+  template <class V>
+  void describe(V& v) {
+    v.optional("enabled", enabled, "Whether anything is done.");
+    v.optional("warning", warning, "Warm sandboxes are given up.");
+    v.optional("high", high, "Running sandboxes are throttled.");
+    v.optional("critical", critical, "No sandbox is made, idle ones are frozen until their next call.");
+    v.optional("emergency", emergency, "The least valuable sandbox is ended, one after the other.");
+    v.optional("min_stay_s", min_stay_s, "Seconds that a level lasts at least.", {.min = 0, .max = 3600});
+    v.optional("interval_ms", interval_ms, "Milliseconds between two looks, while there is any sandbox.",
+               {.min = 10, .max = 60'000});
+    v.optional("floor", floor, "Memory that a sandbox is left at least, unless it asked for less.",
+               {.min = 4 << 20});
+  }
+};
+
 struct Oci {
   std::string runtime = "auto";
 
@@ -193,6 +232,7 @@ struct Config {
   SandboxDefaults sandbox;
   Limits limits;
   Pool pool;
+  Pressure pressure;
   Oci oci;
   std::map<std::string, Profile> profiles = {{"default", {}}};
 
@@ -216,6 +256,7 @@ struct Config {
     v.optional("sandbox", sandbox, "What every sandbox gets unless its profile or the call says otherwise.");
     v.optional("limits", limits, "What callers can cost at most.");
     v.optional("pool", pool, "Warm sandboxes, ready before they are asked for.");
+    v.optional("pressure", pressure, "What is done when the host runs out of memory.");
     v.optional("oci", oci, "OCI runtimes.");
     v.optional("profiles", profiles, "Named kinds of sandboxes. `default` always exists.");
   }

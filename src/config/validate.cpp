@@ -62,6 +62,26 @@ class Validator {
                                 : fmt::format("names no profile: '{}'; did you mean '{}'?", wanted, near));
   }
 
+  /// Each level is left after it is entered, and begins after the one below it.
+  void pressure(const Pressure& pressure) {
+    const PressureEdges* below = nullptr;
+    const auto check = [&](const char* name, const PressureEdges& level) {
+      const std::string path = std::string("pressure.") + name;
+      if (level.leave <= level.enter)
+        fail(path + ".leave", fmt::format("must be more than {}.enter ({})", path, level.enter));
+      if (below != nullptr && (level.enter >= below->enter || level.leave > below->leave))
+        fail(path, fmt::format("must begin and end at less than the level below it ({} and {})", below->enter,
+                               below->leave));
+      if (below != nullptr && level.psi < below->psi)
+        fail(path + ".psi", fmt::format("must be at least that of the level below it ({})", below->psi));
+      below = &level;
+    };
+    check("warning", pressure.warning);
+    check("high", pressure.high);
+    check("critical", pressure.critical);
+    check("emergency", pressure.emergency);
+  }
+
   const std::string& problems() const { return problems_; }
 
  private:
@@ -95,6 +115,7 @@ void validate(const LoadedConfig& loaded) {
   if (config.pool.max < config.pool.min && config.pool.max != 0)
     check.fail("pool.max", fmt::format("must be at least pool.min ({}), or 0 for no pool", config.pool.min));
   for (const auto& [name, profile] : config.profiles) check.profile(name, profile);
+  check.pressure(config.pressure);
   check.default_profile();
   if (!check.problems().empty()) throw Error(Errc::invalid_argument, check.problems());
 }

@@ -13,6 +13,7 @@
 
 #include "base/process.h"
 #include "base/sys.h"
+#include "runtime/kernel_files.h"
 
 namespace hutch::runtime {
 
@@ -22,38 +23,6 @@ namespace {
 
 constexpr int64_t kCpuPeriodUs = 100'000;
 constexpr auto kFreezeTimeout = 1000ms;  // a process that waits for a disk is frozen when that has answered
-
-std::string trimmed(std::string text) {
-  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
-  return text;
-}
-
-std::string read_value(const std::string& path) {
-  return trimmed(sys::read_file(path));
-}
-
-std::optional<uint64_t> read_number(const std::string& path) noexcept {
-  try {
-    const std::string text = read_value(path);
-    uint64_t value = 0;
-    const auto [end, err] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (err == std::errc{} && end == text.data() + text.size()) return value;
-  } catch (const Error&) {
-  }
-  return std::nullopt;
-}
-
-/// The number behind `key` in a file of "key value" lines.
-std::optional<uint64_t> read_keyed(const std::string& path, std::string_view key) noexcept {
-  try {
-    std::istringstream lines(sys::read_file(path));
-    std::string name;
-    for (uint64_t value = 0; lines >> name >> value;)
-      if (name == key) return value;
-  } catch (const Error&) {
-  }
-  return std::nullopt;
-}
 
 }  // namespace
 
@@ -178,6 +147,21 @@ Enforcement Cgroup::apply_pids(int64_t pids) const {
   const auto* path = folder("pids");
   if (path == nullptr) return missing("pids");
   return write_and_check(*path + "/pids.max", std::to_string(pids));
+}
+
+Enforcement Cgroup::throttle_memory(uint64_t bytes) const {
+  const auto* path = folder("memory");
+  if (path == nullptr) return missing("memory");
+  if (v2_) return write_and_check(*path + "/memory.high", std::to_string(bytes), kPageSlack);
+  // EBUSY is normal here: the kernel could not take back so much.
+  return apply({.memory_bytes = bytes}).at("memory");
+}
+
+std::map<std::string, Enforcement> Cgroup::unthrottle(const CgroupLimits& asked) const {
+  if (!v2_) return apply(asked);
+  const auto* path = folder("memory");
+  if (path == nullptr) return {};
+  return {{"memory", write_and_check(*path + "/memory.high", "max")}};
 }
 
 bool Cgroup::holds(pid_t pid) const {

@@ -30,6 +30,12 @@ struct Enforcement {
   std::string detail;  // the value that is in force, or why there is none
 };
 
+/// Memory of a group that bounds ours too.
+struct GroupMemory {
+  uint64_t limit_bytes = 0;
+  uint64_t used_bytes = 0;  // without what the kernel can take back at once
+};
+
 /// cgroup v2: lets the groups below `folder` have the memory, pids and cpu controllers, as far as it has them
 /// itself. Returns those that it has not.
 std::string hand_controllers_down(const std::string& folder);
@@ -52,11 +58,15 @@ class CgroupHost {
   const std::map<std::string, std::string>& bases() const noexcept { return bases_; }
   /// Why limits, or some of them, cannot be enforced here; empty when all can.
   const std::string& problem() const noexcept { return problem_; }
+  /// Of the groups that the server or its sandboxes are in, the one with a limit of which least is left, in
+  /// proportion; nothing when none has one below `host_bytes`.
+  std::optional<GroupMemory> tightest_memory(uint64_t host_bytes) const;
 
  private:
   bool v2_ = false;
   std::string hybrid_mount_, v2_mount_, problem_;
   std::map<std::string, std::string> bases_;
+  std::vector<std::string> memory_groups_;
 };
 
 /// The groups of one sandbox: `<base>/hutch/<server>/<sandbox>` in every controller.
@@ -77,6 +87,11 @@ class Cgroup {
   /// Writes in the order that the kernel accepts, up or down, and reads everything back.
   /// Keys: memory, swap, cpus, pids.
   std::map<std::string, Enforcement> apply(const CgroupLimits& limits) const;
+  /// Less memory than was asked for, while the host is short of it. v2: `memory.high`, above which the kernel
+  /// slows down and takes back, and ends nothing. v1: the limit, as far down as the kernel accepts it.
+  Enforcement throttle_memory(uint64_t bytes) const;
+  /// The end of that. v1: and of fewer processors; `asked` is what is then in force, as by apply().
+  std::map<std::string, Enforcement> unthrottle(const CgroupLimits& asked) const;
   /// Whether the process is in these groups or right below them: otherwise no limit here means anything for
   /// it.
   bool holds(pid_t pid) const;

@@ -8,6 +8,7 @@
 
 #include "base/sys.h"
 #include "runtime/cgroup.h"
+#include "runtime/kernel_files.h"
 #include "runtime/mountinfo.h"
 
 namespace hutch::runtime {
@@ -63,6 +64,30 @@ void move_processes_aside(const std::string& group) {
       // It ended meanwhile, or it may not be moved: then handing down fails again and says so.
     }
   }
+}
+
+/// A group and those above it, up to the top of what is mounted.
+std::vector<std::string> with_those_above(std::string folder, const std::string& mount) {
+  std::vector<std::string> out;
+  for (; folder.starts_with(mount); folder.resize(folder.rfind('/'))) out.push_back(folder);
+  return out;
+}
+
+std::optional<GroupMemory> memory_of(const std::string& folder) {
+  const bool v2 = sys::exists(folder + "/memory.current");
+  const auto used = read_number(folder + (v2 ? "/memory.current" : "/memory.usage_in_bytes"));
+  auto limit = read_number(folder + (v2 ? "/memory.max" : "/memory.limit_in_bytes"));
+  // Above this one it is throttled.
+  if (const auto high = read_number(folder + "/memory.high")) limit = std::min(*high, limit.value_or(*high));
+  if (!used || !limit) return std::nullopt;
+  const auto reclaimable =
+      read_keyed(folder + "/memory.stat", v2 ? "inactive_file" : "total_inactive_file").value_or(0);
+  return GroupMemory{*limit, *used - std::min(*used, reclaimable)};
+}
+
+double part_left(const GroupMemory& group) {
+  return 1 - static_cast<double>(group.used_bytes) /
+                 static_cast<double>(std::max<uint64_t>(1, group.limit_bytes));
 }
 
 /// Where our groups can be below a group, and what is missing there.
@@ -128,11 +153,16 @@ CgroupHost CgroupHost::probe() {
   const auto groups = own_groups();
   const auto mounts = read_mountinfo("/proc/self/mountinfo");
   std::string own;  // our group on v2
+  const auto note_memory = [&](const std::string& folder, const std::string& mount) {
+    for (auto& group : with_those_above(folder, mount)) host.memory_groups_.push_back(std::move(group));
+  };
   for (const auto& mount : mounts) {
     if (mount.type == "cgroup") {
       for (const char* controller : {"memory", "pids", "cpu", "cpuacct"})
         if (mount.has_option(controller) && groups.contains(controller))
           host.bases_[controller] = own_folder(mount, groups.at(controller)) + "/hutch";
+      if (mount.has_option("memory") && groups.contains("memory"))
+        note_memory(own_folder(mount, groups.at("memory")), mount.target);
       // Nothing that is promised needs this one: it may also be missing, or another's.
       if (mount.has_option("freezer") && groups.contains("freezer")) {
         const std::string own_freezer = own_folder(mount, groups.at("freezer"));
@@ -155,10 +185,22 @@ CgroupHost CgroupHost::probe() {
     const Base base = prepare_v2(parent, parent + "/hutch.slice");
     if (base.usable) host.bases_ = {{"", parent + "/hutch.slice"}};
     host.problem_ = base.problem;
+    note_memory(own, host.v2_mount_);
+    if (base.usable) note_memory(parent + "/hutch.slice", host.v2_mount_);
   } else {
     host.problem_ = "no cgroup file system is mounted";
   }
   return host;
+}
+
+std::optional<GroupMemory> CgroupHost::tightest_memory(uint64_t host_bytes) const {
+  std::optional<GroupMemory> tightest;
+  for (const auto& folder : memory_groups_) {
+    const auto group = memory_of(folder);
+    if (!group || group->limit_bytes >= host_bytes) continue;
+    if (!tightest || part_left(*group) < part_left(*tightest)) tightest = group;
+  }
+  return tightest;
 }
 
 }  // namespace hutch::runtime

@@ -125,6 +125,18 @@ TEST_SUITE("configuration") {
     CHECK_FALSE(hutch::test::contains(text, "host_paths[1]"));
   }
 
+  TEST_CASE_FIXTURE(Folder, "levels of memory pressure begin and end one after the other") {
+    const auto loaded = load_config(with("pressure: {warning: {enter: 90, leave: 95}}\n"));
+    CHECK(loaded.config.pressure.warning.psi == 10);
+    const std::string text =
+        problems("pressure:\n  warning: {enter: 20, leave: 20}\n  high: {enter: 19, leave: 30, psi: 5}\n");
+    for (const char* part : {"'pressure.warning.leave' must be more than pressure.warning.enter (20)",
+                             "'pressure.high' must begin and end at less than the level below it (20 and 20)",
+                             "'pressure.high.psi' must be at least that of the level below it (10)"})
+      CHECK_CONTAINS(text, part);
+    CHECK_FALSE(hutch::test::contains(text, "critical"));
+  }
+
   TEST_CASE_FIXTURE(Folder, "a profile overrides the defaults and an unknown one names the known ones") {
     const Config config =
         load_config(with("sandbox: {memory: 2g, pids: 64}\nprofiles: {small: {memory: 64m}}\n")).config;
