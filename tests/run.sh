@@ -15,7 +15,7 @@ suites: unit (all of Meson's: unit, protocol, agent, fuzz), sandbox, security, c
         asan-unit, asan-sandbox, asan-security: short forms under address and undefined sanitizers;
         style-layers, style-conventions, style-format, schema (recorded messages against the official
         JSON schemas; skipped without $MCP_SCHEMA_DIR), tsan-unit and tsan-sandbox with --long; v2, a machine with cgroup v2
-        in QEMU, with --long or --only v2
+        in QEMU, with --long or --only v2; v2-pressure, memory pressure in a small one, where QEMU is installed
 END
 }
 
@@ -54,7 +54,7 @@ missing_packages() {
   local -a wanted=(meson ninja-build pkg-config nlohmann-json3-dev libfmt-dev libyaml-cpp-dev doctest-dev libdtl-dev
     libasio-dev libssl-dev libseccomp-dev libvterm-dev crun runc e2fsprogs uidmap procps
     python3-matplotlib vim-tiny less)  # what sandboxes draw and drive in the tests
-  if v2_wanted && [[ $(uname -m) == x86_64 ]]; then wanted+=(qemu-system-x86 busybox-static); fi
+  if { v2_wanted || [[ ${CI:-} ]]; } && wanted v2-pressure && [[ $(uname -m) == x86_64 ]]; then wanted+=(qemu-system-x86 busybox-static); fi
   # Names of what is wanted and not among what is installed.
   comm -23 <(printf '%s\n' "${wanted[@]}" | sort) \
     <(dpkg-query -W -f='${Status} ${Package}\n' "${wanted[@]}" 2>/dev/null | sed -n 's/.* installed //p' | sort -u)
@@ -193,7 +193,7 @@ finish() {
 any_wanted() { local name; for name in "$@"; do wanted "$name" && return 0; done; return 1; }
 
 install_missing
-if any_wanted unit support sandbox security clients schema || v2_wanted; then must_build build; fi
+if any_wanted unit support sandbox security clients schema v2-pressure || v2_wanted; then must_build build; fi
 # Variables of the tests have a prefix of their own: hutch refuses a HUTCH_ variable that it does not know.
 [[ ${CI:-} ]] && export HUTCHTEST_REQUIRE_SANDBOX=1
 export HUTCHTEST_RECORD_DIR=$work/recordings
@@ -222,6 +222,7 @@ if any_wanted clients schema; then
 fi
 
 if v2_wanted; then suite v2 python3 tests/v2/run.py --build build; fi
+suite v2-pressure python3 tests/v2/run.py --build build --only pressure --memory 512
 
 unset HUTCHTEST_RECORD_DIR
 if any_wanted asan-unit asan-sandbox asan-security; then

@@ -17,7 +17,7 @@ struct SandboxInfoArgs {
 struct SandboxInfo {
   SandboxView view;
   std::string created_at;
-  std::optional<std::string> last_used_at, cause;
+  std::optional<std::string> last_used_at, cause, pressure;
   std::map<std::string, std::string> labels;
   std::vector<ProcessView> processes;
   std::optional<int64_t> memory_bytes, pids, disk_bytes;
@@ -35,10 +35,11 @@ struct SandboxInfo {
     v.optional("disk_bytes", disk_bytes, "Disk that its files take.");
     v.optional("cpu_s", cpu_s, "Processor time used so far, in seconds.");
     v.optional("cause", cause, "Why it ended.");
+    v.optional("pressure", pressure, "What was done to it because the host is short of memory.");
   }
 };
 
-SandboxInfo info_of(sandbox::Sandbox& sandbox);
+SandboxInfo info_of(sandbox::Sandbox& sandbox, Services& services);
 /// An ended one is still described, with the cause of its end; by its name, unless another has that now.
 SandboxInfo sandbox_info(const SandboxInfoArgs& args, Services& services);
 std::string text_of(const SandboxInfo& info);

@@ -20,7 +20,7 @@ SandboxInfo run(const SandboxUpdateArgs& args, Services& services) {
   if (!args.labels.empty()) changes.labels = args.labels;
   const auto sandbox = find_target(services, args.sandbox_id).sandbox;
   services.manager.update(sandbox->id(), changes);
-  return info_of(*sandbox);
+  return info_of(*sandbox, services);
 }
 
 }  // namespace

@@ -104,7 +104,8 @@ void Builder::adopt(Entry& entry, WallClock::time_point last_used) {
   runtime::Container container{.pid = static_cast<pid_t>(record.pid),
                                .start_time = record.start_time,
                                .pidfd = recorded_agent(record),
-                               .isolation = record.about.isolation};
+                               .isolation = record.about.isolation,
+                               .disk = record.disk};
   if (!container.pidfd) throw Error(Errc::unavailable, "its agent has ended meanwhile");
   if (!entry.cgroup.holds(container.pid)) throw Error(Errc::unavailable, "it has left its cgroup");
   entry.cgroup.thaw();
@@ -113,6 +114,7 @@ void Builder::adopt(Entry& entry, WallClock::time_point last_used) {
       io_.context(), calls_, body_of(entry, record.about.limits, std::move(container), channel));
   sandbox->restore({record.about, last_used, record.processes},
                    static_cast<uint64_t>(config_.sandbox.orphan_ttl_s) * 1000, Clock::now() + kAdoptTimeout);
+  (void)sandbox->squeeze({});  // it may have been throttled when its server died
   if (record.paused) sandbox->update({.paused = true});
   const std::lock_guard lock(entry.mutex);
   entry.sandbox = std::move(sandbox);

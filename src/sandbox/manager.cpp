@@ -53,7 +53,8 @@ Manager::Manager(const config::Config& config, bool keeps)
       kinds_(kinds_of(config_)),
       builder_(config_),
       pool_(pool_settings(config_.pool), pool_hooks()),
-      housekeeper_([this](const std::stop_token& stop) { housekeep(stop); }) {}
+      housekeeper_([this](const std::stop_token& stop) { housekeep(stop); }),
+      pressure_(pressure_settings(config_.pressure), pressure_hooks()) {}
 
 Manager::~Manager() {
   housekeeper_.request_stop();
@@ -150,6 +151,7 @@ void Manager::charge(const std::string& id, const Charge& charge) {
 
 /// The entry of a sandbox that is this caller's alone: a warm one, or one that has to be built.
 std::shared_ptr<Entry> Manager::reserve(const Description& about, bool warm_allowed) {
+  pressure_.admit();
   const std::lock_guard lock(mutex_);
   if (stopping_) throw Error(Errc::unavailable, "the server is ending");
   if (const auto it = find_entry(about.name); it != entries_.end())
@@ -235,6 +237,7 @@ std::shared_ptr<Sandbox> Manager::claim(Entry& entry, const CreateRequest& reque
 
 /// From here on the housekeeper hears of its end.
 void Manager::watch(const std::shared_ptr<Entry>& entry) {
+  pressure_.wake();
   // What the sandbox holds must not hold the entry, which holds the sandbox.
   const auto with_entry = [weak = std::weak_ptr(entry)](auto act) {
     return [weak, act] {
@@ -478,6 +481,7 @@ void Manager::leave(Entry& entry) {
 
 void Manager::shutdown(Clock::time_point deadline) {
   pool_.stop();
+  pressure_.stop();
   Entries entries;
   std::vector<std::shared_ptr<Entry>> kept;
   {

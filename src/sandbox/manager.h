@@ -16,6 +16,7 @@
 #include "sandbox/admission.h"
 #include "sandbox/builder.h"
 #include "sandbox/control_socket.h"
+#include "sandbox/pressure_monitor.h"
 #include "sandbox/warm_pool.h"
 
 namespace hutch::sandbox {
@@ -67,6 +68,7 @@ class Manager {
   Clock::time_point started_at() const noexcept { return started_at_; }
   runtime::CgroupHost& cgroups() { return builder_.cgroups(); }
   WarmPool& pool() noexcept { return pool_; }
+  PressureMonitor& pressure() noexcept { return pressure_; }
   /// What answers the requests that come in on the server's control socket; before the first call.
   void answer_control(ControlSocket::Handler handler) { control_handler_ = std::move(handler); }
   /// The kind of warm sandboxes that serves a profile: named after the first profile with the same root file
@@ -94,6 +96,9 @@ class Manager {
   Entries::iterator find_entry(const std::string& id_or_name);
   Error unknown(const std::string& id_or_name) const;
 
+  PressureHooks pressure_hooks();
+  std::vector<PressuredSandbox> pressured();
+  std::shared_ptr<Sandbox> published(const std::string& id);
   PoolHooks pool_hooks();
   std::string build_warm(const std::string& kind);
   void start_interpreter(Sandbox& sandbox, const std::string& name);
@@ -124,8 +129,8 @@ class Manager {
   WarmPool pool_;
   ControlSocket::Handler control_handler_;
   std::optional<ControlSocket> control_;
-  std::jthread
-      housekeeper_;  // ends what is over its time, removes what has ended; last: uses all of the above
+  std::jthread housekeeper_;  // ends what is over its time, removes what has ended; uses all of the above
+  PressureMonitor pressure_;  // last: so does its thread
 };
 
 }  // namespace hutch::sandbox

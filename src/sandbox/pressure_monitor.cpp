@@ -18,6 +18,20 @@ constexpr int kTicksBetweenEnds = 3;
 
 }  // namespace
 
+PressureSettings pressure_settings(const config::Pressure& pressure) {
+  const auto band = [](const config::PressureEdges& level) {
+    return PressureBand{level.enter, level.leave, level.psi};
+  };
+  return {.enabled = pressure.enabled,
+          .bands = {.warning = band(pressure.warning),
+                    .high = band(pressure.high),
+                    .critical = band(pressure.critical),
+                    .emergency = band(pressure.emergency),
+                    .min_stay = std::chrono::seconds(pressure.min_stay_s)},
+          .floor_bytes = pressure.floor.value,
+          .interval = std::chrono::milliseconds(pressure.interval_ms)};
+}
+
 PressureMonitor::PressureMonitor(PressureSettings settings, PressureHooks hooks)
     : settings_(std::move(settings)), hooks_(std::move(hooks)), gauge_(settings_.bands) {
   status_.since = Clock::now();

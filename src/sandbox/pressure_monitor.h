@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "config/config.h"
 #include "sandbox/throttle.h"
 
 namespace hutch::sandbox {
@@ -18,6 +19,8 @@ struct PressureSettings {
   uint64_t floor_bytes = 32u << 20;
   Clock::duration interval = std::chrono::seconds(1);
 };
+
+PressureSettings pressure_settings(const config::Pressure& pressure);
 
 /// What the monitor does with sandboxes; it knows their ids and nothing else of them. Called without any lock
 /// of the monitor held, from its own thread.

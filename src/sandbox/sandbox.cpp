@@ -124,6 +124,7 @@ void Sandbox::claim(Description description, Clock::time_point asked_at) {
 }
 
 void Sandbox::update(const Changes& changes) {
+  std::unique_lock limiting(limits_mutex_);
   Description about = *described();
   runtime::Limits limits = about.limits;
   limits.memory_bytes = changes.memory_bytes.value_or(limits.memory_bytes);
@@ -145,6 +146,7 @@ void Sandbox::update(const Changes& changes) {
         about.labels[name] = value;
     }
   describe(std::move(about));
+  limiting.unlock();
   {
     const std::lock_guard lock(mutex_);
     used_ = true;  // being changed is being used

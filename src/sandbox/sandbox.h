@@ -19,6 +19,7 @@
 #include "sandbox/files.h"
 #include "sandbox/process_table.h"
 #include "sandbox/sessions.h"
+#include "sandbox/throttle.h"
 
 namespace hutch::sandbox {
 
@@ -143,6 +144,14 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   std::optional<Clock::duration> pause_when_idle(Clock::duration unused);
   /// Back from any pause.
   void resume();
+  /// Back from one that the next call would have ended.
+  void end_idle_pause();
+  /// Since when no call and no command runs; nothing while one does.
+  std::optional<Clock::time_point> idle_since();
+  /// What it gets while the host is short of memory; an empty one: what it asked for, also when it was
+  /// throttled by a server before. Read back; returns what holds now. Throws unavailable when it cannot be
+  /// given back.
+  std::string squeeze(const Squeeze& squeeze);
 
   /// Notes why, and ends everything inside. Does not wait.
   void end(const std::string& cause);
@@ -193,6 +202,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   std::atomic<bool> ended_{false}, no_bash_{false}, used_{false};
   std::atomic<uint32_t> next_command_{1};
   std::atomic<uint64_t> pids_refused_seen_{0};
+  std::mutex limits_mutex_;         // held while limits are written, with what they are read from
   mutable std::mutex pause_mutex_;  // held while it is frozen or thawed; before mutex_
   Pause pause_ = Pause::none;
   mutable std::mutex mutex_;

@@ -4,12 +4,7 @@
 
 namespace hutch::sandbox {
 
-using namespace std::chrono_literals;
-
 namespace {
-
-/// Shorter, and a model that calls now and then would find it frozen each time.
-constexpr Clock::duration kIdle = 2s;
 
 double sum_of(const std::vector<PressuredSandbox>& sandboxes, uint64_t PressuredSandbox::*figure) {
   double sum = 0;
@@ -76,7 +71,7 @@ PressurePlan plan_pressure(PressureLevel level, uint64_t free_bytes,
     const double wanted = settings.by_high ? shares.of(s) : static_cast<double>(s.used_bytes) * 1.1;
     squeeze.memory_bytes = bounded(wanted, s, settings.floor_bytes);
     if (!settings.by_high && s.asked_cpus > 0) squeeze.cpus = s.asked_cpus / 4;
-    squeeze.frozen = level >= PressureLevel::critical && !s.busy && s.idle_for >= kIdle;
+    squeeze.frozen = level >= PressureLevel::critical && !s.busy && s.idle_for >= kIdleBeforeFreeze;
   }
   if (level == PressureLevel::emergency) plan.worst = least_valuable(sandboxes, shares, settings.floor_bytes);
   return plan;

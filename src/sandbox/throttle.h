@@ -28,6 +28,9 @@ struct Squeeze {
   friend bool operator==(const Squeeze&, const Squeeze&) = default;
 };
 
+/// Shorter, and a model that calls now and then would find it frozen each time.
+inline constexpr Clock::duration kIdleBeforeFreeze = std::chrono::seconds(2);
+
 struct PressurePlan {
   std::map<std::string, Squeeze> squeezed;  // all others get back what they asked for
   std::optional<std::string> worst;         // the least valuable one, at emergency

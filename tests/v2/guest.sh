@@ -83,6 +83,7 @@ export HUTCHTEST_V2_HOST=root
 part root $service suite tests/v2/test_v2.py
 part limits $service suite tests/sandbox/test_limits.py
 part pool $service suite tests/sandbox/test_pool.py
+if [[ $only == pressure* ]]; then part pressure $service suite tests/v2/test_pressure.py; fi
 
 export HUTCHTEST_V2_HOST=container
 make_group $container "$all"

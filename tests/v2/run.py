@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Boots a kernel with cgroup v2 in QEMU and runs the real program in it.
 
-    run.py [--build FOLDER] [--only PART] [--command TEXT] [--console]
+    run.py [--build FOLDER] [--only PART] [--memory MIB] [--command TEXT] [--console]
 
 The machine is made of installed Debian packages (a kernel, which is only downloaded and unpacked, and the files of
 PACKAGES with all that they depend on) and lasts as long as the run. What takes long is kept in FOLDER/v2. The checks
-themselves are in guest.sh and test_*.py beside this file. Ends with `N passed, N failed, N skipped`; exit status
+themselves are in guest.sh and test_*.py beside this file. The part `pressure`, which fills the machine's memory, runs only
+when it is named. Ends with `N passed, N failed, N skipped`; exit status
 0, 1 or, when something is missing on this host, 77. HUTCHTEST_KVM=1 uses KVM instead of emulation.
 """
 import argparse
@@ -219,7 +220,7 @@ def machine(cache, hutch, options):
              for w in ("-drive", f"file={image},format=raw,if=virtio,snapshot=on,cache=unsafe")]
     command = ["qemu-system-x86_64", "-M", "q35", *(("-accel", "kvm", "-cpu", "host") if kvm else
                                                      ("-accel", "tcg,thread=multi", "-cpu", "max")),
-               "-smp", "2", "-m", "3072", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+               "-smp", "2", "-m", options.memory, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                "-kernel", vmlinuz, "-initrd", initramfs(cache, modules),
                "-append", "console=ttyS0 quiet panic=-1 mitigations=off hutchtest.only=" + options.only,
                "-serial", f"file:{cache}/console.log", "-serial", "stdio", *disks]
@@ -265,6 +266,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, default=ROOT / "build")
     parser.add_argument("--only", default="", metavar="PART", help="only the parts whose name begins so")
+    parser.add_argument("--memory", type=int, default=3072, metavar="MIB", help="of the machine")
     parser.add_argument("--command", default="", metavar="TEXT", help="a shell command to run there instead, for looking around")
     parser.add_argument("--console", action="store_true", help="show the kernel's console at the end")
     options = parser.parse_args()
