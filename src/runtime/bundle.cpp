@@ -57,17 +57,11 @@ json mounts(const SandboxSpec& spec, const BundleOptions& options) {
   return list;
 }
 
-json rlimits(const SandboxSpec& spec) {
-  const uint64_t open_files = spec.limits.open_files;
-  return json::array({{{"type", "RLIMIT_NOFILE"}, {"soft", open_files}, {"hard", open_files}},
-                      {{"type", "RLIMIT_CORE"}, {"soft", 0}, {"hard", 0}}});
-}
-
-json namespaces(bool user_namespace) {
+json namespaces(const std::string& user_namespace) {
   json list = json::array();
   for (const char* type : {"pid", "mount", "ipc", "uts", "network", "cgroup"})
     list.push_back({{"type", type}});
-  if (user_namespace) list.push_back({{"type", "user"}});
+  if (!user_namespace.empty()) list.push_back({{"type", "user"}, {"path", user_namespace}});
   return list;
 }
 
@@ -88,8 +82,7 @@ std::string bundle_config(const SandboxSpec& spec, const BundleOptions& options)
         {"noNewPrivileges", true},
         // No inheritable and no ambient ones (CVE-2022-24769).
         {"capabilities",
-         {{"bounding", kCapabilities}, {"effective", kCapabilities}, {"permitted", kCapabilities}}},
-        {"rlimits", rlimits(spec)}}},
+         {{"bounding", kCapabilities}, {"effective", kCapabilities}, {"permitted", kCapabilities}}}}},
       {"linux",
        {{"namespaces", namespaces(options.user_namespace)},
         {"maskedPaths", kMaskedPaths},
@@ -98,7 +91,7 @@ std::string bundle_config(const SandboxSpec& spec, const BundleOptions& options)
   // No `seccomp` here: the agent loads its own precompiled filter before it answers anything, which is the
   // same on every runtime and spares libseccomp's compilation at each start (about 3 ms of crun's 9).
   json& linux = config["linux"];
-  if (options.user_namespace) {
+  if (!options.user_namespace.empty()) {  // runc 1.1 wants the ids also of a namespace that it joins
     const json map = json::array({{{"containerID", 0}, {"hostID", spec.first_id}, {"size", 65536}}});
     linux["uidMappings"] = map;
     linux["gidMappings"] = map;

@@ -10,8 +10,8 @@ namespace hutch::runtime {
 /// mounted at `root` and whose agent binary is at `agent`, both as the runtime sees them.
 struct BundleOptions {
   std::string root, agent;
-  std::string cgroups_path;  // empty = the runtime leaves cgroups alone
-  bool user_namespace = true;
+  std::string cgroups_path;    // empty = the runtime leaves cgroups alone
+  std::string user_namespace;  // to join; empty = the runtime is in it already
 };
 std::string bundle_config(const SandboxSpec& spec, const BundleOptions& options);
 

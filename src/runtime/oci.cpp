@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -73,7 +74,6 @@ void plan_rootfs(StagePlan& plan, const SandboxSpec& spec, const HostRootfs& roo
   const std::string layer = at.base + "/layer";
   plan.make_dir(layer, 0700, 0);
   plan_layer(plan, written, layer);
-  if (spec.first_id != 0) plan.id_range(spec.first_id, 65536);
 
   const auto view = [&](const std::string& source, const std::string& name, const std::string& target) {
     struct stat st {};
@@ -172,7 +172,8 @@ Runtime::Probe OciRuntime::probe() const {
   return {true, path_, ""};
 }
 
-StagePlan OciRuntime::plan(const SandboxSpec& spec, const std::string& program, const Layer& layer) const {
+StagePlan OciRuntime::plan(const SandboxSpec& spec, const std::string& program, const Counts& counts,
+                           const Layer& layer) const {
   const HostRootfs rootfs = prepare_host_rootfs(spec.data_folder, spec.host_paths);
   const std::string agent = program_file(agent_program(), spec.data_folder + "/agent");
   Layout at{.base = staging_folder(spec), .root = {}, .agent = {}};
@@ -182,11 +183,13 @@ StagePlan OciRuntime::plan(const SandboxSpec& spec, const std::string& program, 
   const bool own_group = !is_crun() && !spec.cgroup.folders().empty();
 
   StagePlan plan;
-  if (spec.first_id == 0) plan.enter_user_namespace();
+  if (spec.first_id == 0) plan.enter_user_namespace(counts.caps);
   plan.private_mounts();
   // Covered rather than unmounted: a user without privileges may not take a mount away that the host made.
   if (!cgroups_.hybrid_mount().empty()) plan.mount_tmpfs(cgroups_.hybrid_mount(), "mode=0555,size=4k");
   plan.mount_tmpfs(at.base, "mode=0755,size=1m");
+  const std::string users = spec.first_id != 0 ? at.base + "/users" : "";
+  if (spec.first_id != 0) plan.id_range(spec.first_id, 65536, users, counts.caps);
   plan_rootfs(plan, spec, rootfs, layer, at);
   plan_agent(plan, agent, at);
   plan.make_dir(state, 0700, 0);
@@ -194,9 +197,12 @@ StagePlan OciRuntime::plan(const SandboxSpec& spec, const std::string& program, 
                   bundle_config(spec, {.root = at.root,
                                        .agent = at.agent,
                                        .cgroups_path = own_group ? own_cgroup_path(spec, cgroups_) : "",
-                                       .user_namespace = spec.first_id != 0}));
+                                       .user_namespace = users}));
   plan.open_fd(0, spec.folder + "/" + std::string(kToAgent), "r");
   plan.open_fd(1, spec.folder + "/" + std::string(kFromAgent), "rw");
+  plan.limit(RLIMIT_NOFILE, spec.limits.open_files);
+  plan.limit(RLIMIT_CORE, 0);
+  for (const auto& [resource, value] : counts.rlimits) plan.limit(resource, value);
   // Last, so that the sandbox is not charged for what only the stage needs.
   plan.wait_for_server();
   for (const auto& file : spec.cgroup.join_files()) plan.join(file);
@@ -212,6 +218,8 @@ Container OciRuntime::start(const SandboxSpec& spec, Clock::time_point deadline)
   Container container;
   container.isolation = always_isolated(spec, layer);
   container.disk = layer.disk;
+  const Counts counts = counts_of_sandbox(spec.first_id != 0);
+  container.isolation["counts"] = counts.said;
   Cgroup group = spec.cgroup;
   const auto limit = [&] {
     if (group.folders().empty()) {
@@ -222,7 +230,7 @@ Container OciRuntime::start(const SandboxSpec& spec, Clock::time_point deadline)
     group.create();
     container.isolation.merge(group.apply({spec.limits.memory_bytes, spec.limits.cpus, spec.limits.pids}));
   };
-  std::string pid = stage_.run(plan(spec, found.detail, layer), spec.data_folder, deadline, limit);
+  std::string pid = stage_.run(plan(spec, found.detail, counts, layer), spec.data_folder, deadline, limit);
   if (pid.empty()) pid = sys::read_file(pid_file(spec));
   container.pid = parse_pid(pid);
   container.pidfd = pidfd_open(container.pid);

@@ -2,6 +2,7 @@
 
 #include <mutex>
 
+#include "runtime/counts.h"
 #include "runtime/layer.h"
 #include "runtime/runtime.h"
 #include "runtime/stage_process.h"
@@ -24,7 +25,8 @@ class OciRuntime : public Runtime {
   std::string pid_file(const SandboxSpec& spec) const;
   std::vector<std::string> command(const SandboxSpec& spec, const std::string& path,
                                    const std::string& state) const;
-  StagePlan plan(const SandboxSpec& spec, const std::string& program, const Layer& layer) const;
+  StagePlan plan(const SandboxSpec& spec, const std::string& program, const Counts& counts,
+                 const Layer& layer) const;
 
   std::string program_;
   const CgroupHost& cgroups_;

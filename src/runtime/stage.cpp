@@ -22,8 +22,17 @@ void StagePlan::make_dir(const std::string& path, uint32_t mode, uint32_t owner)
   add({"dir", path, std::to_string(mode), std::to_string(owner)});
 }
 
-void StagePlan::id_range(uint32_t first_id, uint32_t count) {
-  add({"id_range", std::to_string(first_id), std::to_string(count)});
+void StagePlan::enter_user_namespace(const std::vector<std::string>& caps) {
+  std::vector<std::string> words{"user_namespace"};
+  words.insert(words.end(), caps.begin(), caps.end());
+  add(words);
+}
+
+void StagePlan::id_range(uint32_t first_id, uint32_t count, const std::string& path,
+                         const std::vector<std::string>& caps) {
+  std::vector<std::string> words{"id_range", std::to_string(first_id), std::to_string(count), path};
+  words.insert(words.end(), caps.begin(), caps.end());
+  add(words);
 }
 
 void StagePlan::attach(int mount, const std::string& target) {

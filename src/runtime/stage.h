@@ -15,8 +15,9 @@ class StagePlan {
   void wait_for_server() { add({"wait"}); }
   /// Joins a cgroup by writing "0" (the writer itself) to its `tasks` or `cgroup.procs`.
   void join(const std::string& file) { add({"join", file}); }
-  /// A user namespace in which `uid` and `gid` of the caller are root: for servers that are not.
-  void enter_user_namespace() { add({"user_namespace"}); }
+  /// A user namespace in which `uid` and `gid` of the caller are root: for servers that are not. `caps`: a
+  /// file of /proc/sys/user and its value, in turn, that hold inside.
+  void enter_user_namespace(const std::vector<std::string>& caps = {});
   /// A mount namespace of our own, from which nothing propagates back to the host.
   void private_mounts() { add({"private_mounts"}); }
   void mount_tmpfs(const std::string& target, const std::string& options) { add({"tmpfs", target, options}); }
@@ -24,8 +25,15 @@ class StagePlan {
   void make_dir(const std::string& path, uint32_t mode, uint32_t owner);
   /// Mode 0600.
   void write_file(const std::string& path, const std::string& content) { add({"file", path, content}); }
-  /// From here on `bind_shifted` shows host id 0 as `first_id`, 1 as `first_id + 1` and so on.
-  void id_range(uint32_t first_id, uint32_t count);
+  /// A user namespace in which `first_id` is root, `first_id + 1` is 1 and so on; from here on `bind_shifted`
+  /// shifts owners by it. It belongs to `first_id`, can be joined at `path` and has these `caps`.
+  void id_range(uint32_t first_id, uint32_t count, const std::string& path,
+                const std::vector<std::string>& caps = {});
+  /// Soft and hard, for all that is started from here on. Not by the bundle: runc sets limits from outside of
+  /// the user namespace, which the host's root may do only with CAP_SYS_RESOURCE, also to lower them.
+  void limit(int resource, uint64_t value) {
+    add({"limit", std::to_string(resource), std::to_string(value)});
+  }
   /// A mount that the server has made and that is nowhere yet, given as a descriptor that the plan does not
   /// own.
   void attach(int mount, const std::string& target);

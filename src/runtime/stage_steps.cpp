@@ -8,11 +8,13 @@
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <initializer_list>
 #include <string_view>
 
@@ -47,13 +49,26 @@ void do_join(State&, const StageStep& s) {
   sys::write_file(s[1], "0");
 }
 
-void do_user_namespace(State&, const StageStep&) {
+/// For all users of the user namespace that this process is in.
+void cap_counts(const StageStep& s, size_t first) {
+  for (size_t i = first; i < s.size(); i += 2) {
+    const std::string path = "/proc/sys/user/" + s[i];
+    sys::write_file(path, s.at(i + 1));
+    const std::string found = sys::read_file(path);
+    if (found != s[i + 1] + "\n")
+      throw Error(Errc::unavailable,
+                  fmt::format("wrote {} to {}, the kernel keeps {}", s[i + 1], path, found));
+  }
+}
+
+void do_user_namespace(State&, const StageStep& s) {
   const uid_t uid = ::geteuid();
   const gid_t gid = ::getegid();
   check(::unshare(CLONE_NEWUSER), "unshare", "user namespace");
   sys::write_file("/proc/self/setgroups", "deny");  // the kernel's condition for an unprivileged gid_map
   sys::write_file("/proc/self/uid_map", fmt::format("0 {} 1", uid));
   sys::write_file("/proc/self/gid_map", fmt::format("0 {} 1", gid));
+  cap_counts(s, 1);
 }
 
 void do_private_mounts(State&, const StageStep&) {
@@ -79,28 +94,57 @@ void do_file(State&, const StageStep& s) {
   sys::write_file(s[1], s[2], 0600);
 }
 
-void do_id_range(State& state, const StageStep& s) {
-  // A mount's shift is given as a user namespace: one is made by a child that does nothing else.
-  const long child = ::syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, nullptr, nullptr, nullptr, nullptr);
-  check(child, "clone", "user namespace");
-  if (child == 0) {
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    for (;;) ::pause();
-  }
-  const std::string proc = fmt::format("/proc/{}", child), map = fmt::format("0 {} {}", s[1], s[2]);
-  const auto finish = [&] {
-    ::kill(static_cast<pid_t>(child), SIGKILL);
-    (void)::waitpid(static_cast<pid_t>(child), nullptr, 0);
-  };
+/// What the kernel counts per user is charged to the owner of a user namespace too, up to the initial one: as
+/// root's, all sandboxes and the host would share 128 inotify instances. The owner is whoever makes it.
+[[noreturn]] void own_user_namespace(const StageStep& s, sys::Pipe& told) noexcept {
+  std::string word = "made";
   try {
-    sys::write_file(proc + "/uid_map", map);
-    sys::write_file(proc + "/gid_map", map);
-    state.shift = sys::open(proc + "/ns/user", O_RDONLY);
-  } catch (...) {
-    finish();
-    throw;
+    const uint32_t id = number(s.at(1));
+    told.read_end.reset();
+    check(::setresgid(id, id, id), "setresgid", s[1]);
+    check(::setresuid(id, id, id), "setresuid", s[1]);
+    check(::unshare(CLONE_NEWUSER), "unshare", "user namespace");
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // the changes of user above would have cleared it
+    cap_counts(s, 4);
+  } catch (const std::exception& e) {
+    word = e.what();
   }
-  finish();
+  if (::write(told.write_end.get(), word.data(), word.size()) < 0) ::_exit(1);
+  for (;;) ::pause();
+}
+
+/// Ends a child of ours that only had to be there.
+struct Child {
+  pid_t pid;
+  ~Child() {
+    ::kill(pid, SIGKILL);
+    (void)::waitpid(pid, nullptr, 0);
+  }
+};
+
+void do_id_range(State& state, const StageStep& s) {
+  sys::Pipe told = sys::pipe();
+  const pid_t pid = ::fork();
+  check(pid, "fork", "user namespace");
+  if (pid == 0) own_user_namespace(s, told);
+  const Child child{pid};
+  told.write_end.reset();
+  char word[500];
+  const ssize_t n = sys::retry_eintr([&] { return ::read(told.read_end.get(), word, sizeof word); });
+  if (const std::string_view said(word, static_cast<size_t>(std::max<ssize_t>(n, 0))); said != "made")
+    throw Error(Errc::unavailable, said.empty() ? "its process ended" : std::string(said));
+  const std::string proc = fmt::format("/proc/{}", pid), map = fmt::format("0 {} {}", s[1], s.at(2));
+  sys::write_file(proc + "/uid_map", map);
+  sys::write_file(proc + "/gid_map", map);
+  state.shift = sys::open(proc + "/ns/user", O_RDONLY);
+  sys::write_file(s.at(3), "");
+  check(::mount((proc + "/ns/user").c_str(), s[3].c_str(), nullptr, MS_BIND, nullptr), "bind", s[3]);
+}
+
+void do_limit(State&, const StageStep& s) {
+  const rlim_t value = std::stoull(s[2]);
+  const rlimit limit{value, value};
+  check(::setrlimit(static_cast<__rlimit_resource>(number(s[1])), &limit), "setrlimit", s[1]);
 }
 
 void do_attach(State&, const StageStep& s) {
@@ -214,12 +258,13 @@ struct Verb {
 
 constexpr Verb kVerbs[] = {{"wait", 1, do_wait},
                            {"join", 2, do_join},
-                           {"user_namespace", 1, do_user_namespace},
+                           {"user_namespace", 0, do_user_namespace},
                            {"private_mounts", 1, do_private_mounts},
                            {"tmpfs", 3, do_tmpfs},
                            {"dir", 4, do_dir},
                            {"file", 3, do_file},
-                           {"id_range", 3, do_id_range},
+                           {"id_range", 0, do_id_range},
+                           {"limit", 3, do_limit},
                            {"attach", 2, do_attach},
                            {"bind", 3, do_bind},
                            {"bind_shifted", 3, do_bind_shifted},

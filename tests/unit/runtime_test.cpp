@@ -91,7 +91,8 @@ TEST_SUITE("runtime") {
     runtime::SandboxSpec spec;
     spec.first_id = 0x70000000;
     const auto config = nlohmann::json::parse(runtime::bundle_config(
-        spec, {.root = "/mnt/root", .agent = "/mnt/agent", .cgroups_path = "", .user_namespace = true}));
+        spec,
+        {.root = "/mnt/root", .agent = "/mnt/agent", .cgroups_path = "", .user_namespace = "/mnt/users"}));
     CHECK(config.at("process").at("noNewPrivileges") == true);
     for (const char* set : {"bounding", "effective", "permitted"})
       for (const char* dangerous :
