@@ -46,7 +46,7 @@ void lock(int fd, const std::string& path) {
     if (errno != EWOULDBLOCK && errno != EINTR) throw sys_error(errno, "flock", path);
     if (Clock::now() > end)
       throw Error(Errc::conflict, "another server holds the channel of this sandbox's agent")
-          .hint("use the sandbox through that server, or end it");
+          .hint("use the sandbox through that server, or end it there with sandbox_destroy");
     std::this_thread::sleep_for(1ms);
   }
 }
