@@ -206,7 +206,7 @@ void Command::send_announcement(Services& services) {
   started.number = number_;
   started.age_ms = now_ms() - started_at_ms_;
   if ((options_ & wire::Exec::kInput) != 0) started.state |= wire::Started::kInput;
-  if (input_.ended()) started.state |= wire::Started::kInputEnded;
+  if (input_.ended() || phase_ == Phase::kept) started.state |= wire::Started::kInputEnded;
   if ((options_ & wire::Exec::kTerminal) != 0) started.state |= wire::Started::kTerminal;
   if (keep_) started.state |= wire::Started::kKept;
   if (relay_) started.state |= wire::Started::kRelayed;

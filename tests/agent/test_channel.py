@@ -10,7 +10,7 @@ import unittest
 
 import support
 import sandbox
-from wire import FILL, HAS_INPUT, HEADER, INPUT, KEPT, NAMES, RELAYED, STORE, TIMED_OUT, TYPES, VERSION, \
+from wire import FILL, HAS_INPUT, HEADER, INPUT, INPUT_ENDED, KEPT, NAMES, RELAYED, STORE, TIMED_OUT, TYPES, VERSION, \
     WHOLE, strings, text
 
 
@@ -108,7 +108,7 @@ class Channel(support.SandboxTest):
             self.assertEqual(self.client.welcome.commands, 2)
             self.assertEqual([name for name, *_ in self.client.queues[kept]], ["started", "exited", "tree_gone"])
             started = self.client.queues[kept][0][2]
-            self.assertEqual((started.number, started.state), (11, KEPT))
+            self.assertEqual((started.number, started.state), (11, KEPT | INPUT_ENDED))
             announced = [message for name, _, message in self.client.queues[running] if name == "started"]
             self.assertEqual([message.number for message in announced], [12])
             self.assertEqual(announced[0].state, HAS_INPUT | RELAYED)
