@@ -12,7 +12,7 @@ using namespace std::chrono_literals;
 namespace {
 
 /// Above this a number is none that we gave: names of files inside are theirs.
-constexpr uint32_t kMaxNumber = 1'000'000'000;
+constexpr uint32_t kMaxCommandNumber = 1'000'000'000;
 constexpr size_t kMaxLogs = 100'000;
 constexpr uint64_t kMaxAgeMs = 1'000'000'000'000;
 
@@ -23,7 +23,7 @@ uint32_t number_of_log(std::string_view name) {
   name.remove_suffix(kEnding.size());
   uint32_t number = 0;
   const auto [end, err] = std::from_chars(name.data(), name.data() + name.size(), number);
-  return err == std::errc() && end == name.data() + name.size() && number <= kMaxNumber ? number : 0;
+  return err == std::errc() && end == name.data() + name.size() && number <= kMaxCommandNumber ? number : 0;
 }
 
 Clock::time_point steady(WallClock::time_point when) {
@@ -101,7 +101,7 @@ std::shared_ptr<Process> Sandbox::take_up(const std::map<uint32_t, KeptProcess>&
   const auto taken = processes_.all();
   const bool free =
       std::ranges::none_of(taken, [&](const auto& other) { return other->number() == kept.number; });
-  if (!free || kept.number == 0 || kept.number > kMaxNumber) kept.number = next_command_;
+  if (!free || kept.number == 0 || kept.number > kMaxCommandNumber) kept.number = next_command_;
   next_command_ = std::max<uint32_t>(next_command_, kept.number + 1);
   auto process = Process::adopt(body_.channel, stream, started, steady(kept.started_at));
   const auto background =
