@@ -302,7 +302,7 @@ class Bounds(HutchCase):
         self.assertEqual([s["server"] for s in json.loads(done.stdout)], ids[:1])
         wrong = self.hutch("pool", "flush", "--server", "none")
         self.assertNotEqual(wrong.returncode, 0)
-        self.assertIn("hutch pool status", wrong.stderr)
+        self.assertIn("hutch stats", wrong.stderr)
 
     def cycles(self, count):
         server = self.serve()
