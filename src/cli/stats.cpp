@@ -80,7 +80,7 @@ std::string server_text(const RunningServer& server, const json& status) {
       tools::one_line(about.value("owner", "")), totals.value("sandboxes", int64_t{0}),
       totals.value("sandboxes_limit", int64_t{0}), totals.value("warm", int64_t{0}),
       bytes(totals, "memory_bytes"), bytes(totals, "memory_limits_bytes"),
-      bytes(totals, "memory_limits_limit_bytes"), bytes(totals, "disk_bytes"),
+      bytes(totals, "memory_limits_max_bytes"), bytes(totals, "disk_bytes"),
       bytes(totals, "disk_limits_bytes"));
   for (const json& kind : status.at("pool"))
     text += fmt::format("  pool {}: ready {} of {}, hits {}, misses {}\n", kind.value("kind", ""),

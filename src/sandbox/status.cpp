@@ -111,7 +111,7 @@ TotalsStatus totals_of(const Status& status, const config::Limits& limits) {
     out.disk_bytes += one.disk_bytes.value_or(0);
     out.disk_limits_bytes += one.disk_limit_bytes;
   }
-  out.memory_limits_limit_bytes =
+  out.memory_limits_max_bytes =
       static_cast<int64_t>(static_cast<double>(status.host.memory_bytes) * limits.memory_overcommit);
   return out;
 }

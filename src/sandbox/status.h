@@ -137,7 +137,7 @@ struct EndedStatus {
 /// Sums over the sandboxes of one server, beside what may be in use at most.
 struct TotalsStatus {
   int64_t sandboxes = 0, sandboxes_limit = 0, warm = 0;
-  int64_t memory_bytes = 0, memory_limits_bytes = 0, memory_limits_limit_bytes = 0;
+  int64_t memory_bytes = 0, memory_limits_bytes = 0, memory_limits_max_bytes = 0;
   int64_t disk_bytes = 0, disk_limits_bytes = 0;
 
   template <class V>
@@ -148,7 +148,7 @@ struct TotalsStatus {
     v.required("warm", warm, "Sandboxes that wait to be used, or are being built for that.");
     v.required("memory_bytes", memory_bytes, "Memory in use.");
     v.required("memory_limits_bytes", memory_limits_bytes, "Sum of the limits.");
-    v.required("memory_limits_limit_bytes", memory_limits_limit_bytes,
+    v.required("memory_limits_max_bytes", memory_limits_max_bytes,
                "What that sum may be: the host's memory times limits.memory_overcommit.");
     v.required("disk_bytes", disk_bytes, "Disk in use.");
     v.required("disk_limits_bytes", disk_limits_bytes, "Sum of the limits.");
