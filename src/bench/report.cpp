@@ -110,6 +110,8 @@ std::string ratios(const Json& result) {
         if (figure.at("measures") == comparison.measures)
           add_ratio(rows, comparison.scenario, ours, peer.at("name").get<std::string>(), &figure);
   }
+  if (const Json* entry = named(scenarios, "neighbour"); entry != nullptr && entry->contains("quiet"))
+    add_ratio(rows, "neighbour", entry, "without it", &entry->at("quiet"));
   add_cycle_ratios(rows, result);
   if (rows.empty()) return "";
   rows.insert(rows.begin(),
@@ -133,7 +135,11 @@ void add_times(Table& rows, const std::string& name, const Json& figure) {
 std::string times(const Json& result) {
   Table rows;
   for (const char* section : {"scenarios", "floors"})
-    for (const auto& entry : result.at(section)) add_times(rows, entry.at("name"), entry);
+    for (const auto& entry : result.at(section)) {
+      const std::string name = entry.at("name");
+      add_times(rows, name, entry);
+      if (entry.contains("quiet")) add_times(rows, name + " (without it)", entry.at("quiet"));
+    }
   for (const auto& peer : result.at("peers"))
     for (const auto& figure : peer.value("figures", Json::array()))
       add_times(rows,

@@ -28,9 +28,10 @@ struct Scenario {
   Json (*run)(const Context& context);
 };
 
-/// By concept: single calls, the life of sandboxes, what they cost in memory.
+/// By concept: single calls, the life of sandboxes, what they cost in memory, what they cost each other.
 const std::vector<Scenario>& call_scenarios();
 const std::vector<Scenario>& life_scenarios();
 const std::vector<Scenario>& memory_scenarios();
+const std::vector<Scenario>& neighbour_scenarios();
 
 }  // namespace hutch::bench

@@ -65,6 +65,17 @@ class Bench(HutchCase):
         self.assertEqual(steady["n"], 40)  # 20 a second for two seconds
         self.assertAlmostEqual(steady["hit_ratio"], steady["warm"] / 40)
 
+    def test_a_call_is_measured_alone_and_beside_a_bad_neighbour(self):
+        done, result = self.bench("neighbour")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        entry = result["scenarios"][0]
+        self.assertNotIn("failed", entry)
+        for figures in (entry, entry["quiet"]):
+            self.in_order(figures["spaced"])
+            self.in_order(figures["burst"])
+        self.assertRegex(done.stdout, r"(?m)^neighbour / without it +[\d.]+ +[\d.]+$")
+        leaks.wait_clean(self.before, self.home)
+
     def test_an_unknown_name_is_refused_with_the_known_ones(self):
         done, result = self.bench("pong")
         self.assertNotEqual(done.returncode, 0)
