@@ -119,6 +119,18 @@ class AUserOfItsOwn(CountsCase):
         self.assertIn("inotify", said["detail"])
 
 
+@unittest.skipIf(os.geteuid() != 0 or not shutil.which("runc"), "needs root and runc")
+class AUserOfItsOwnByRunc(CountsCase):
+    server_settings = {"HUTCH_OCI__RUNTIME": "runc"}
+
+    def test_inotify_instances_are_taken_from_nobody(self):
+        self.assertEqual(self.ok("sandbox_info", sandbox_id=self.box())["runtime"], "runc")
+        self.assert_taken_from_nobody("inotify_instances")
+
+    def test_open_files_and_core_dumps_are_limited(self):
+        self.assertEqual(self.sh("ulimit -c; test $(ulimit -Hn) -le 65536", sandbox_id=self.box()), "0\n")
+
+
 @unittest.skipIf(os.geteuid() != 0 or not shutil.which("setpriv"), "changes the user")
 class OneUserForAll(CountsCase):
     """A server without privileges: its sandboxes have small shares."""
