@@ -220,7 +220,7 @@ UniqueFd open_disk_image(const DiskId& id) {
   return root;
 }
 
-void close_disk_image(const DiskId& id) {
+uint64_t close_disk_image(const DiskId& id) {
   const UniqueFd root = open_disk_image(id);
   const UniqueFd filler(::openat(root.get(), kFiller, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!filler) throw sys_error(errno, "open", kFiller);
@@ -236,6 +236,8 @@ void close_disk_image(const DiskId& id) {
     else if (errno != EINTR)
       throw sys_error(errno, "fallocate", kFiller);
   }
+  if (::fstat(filler.get(), &st) != 0) throw sys_error(errno, "stat", kFiller);
+  return static_cast<uint64_t>(st.st_blocks) * 512;
 }
 
 void reopen_disk_image(const DiskId& id) {

@@ -33,8 +33,8 @@ DiskImage make_disk_image(const std::string& blank, const std::string& path);
 UniqueFd open_disk_image(const DiskId& id);
 
 /// Takes all free blocks, so that a write that needs a new one gets ENOSPC, and gives them back. Nothing of
-/// it reaches the image but tables: the file that holds the blocks has no content.
-void close_disk_image(const DiskId& id);
+/// it reaches the image but tables: the file that holds the blocks, whose size is returned, has no content.
+uint64_t close_disk_image(const DiskId& id);
 void reopen_disk_image(const DiskId& id);
 
 /// Before the sandbox is killed: what is still unwritten is dropped instead of being written to an image that

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 
 #include <algorithm>
 
@@ -29,7 +30,12 @@ DiskHooks host_hooks(const std::string& folder) {
             struct stat st {};
             return ::stat(disk.image.c_str(), &st) == 0 ? static_cast<uint64_t>(st.st_blocks) * 512 : 0;
           },
-          .close = [](const GuardedDisk& disk) { runtime::close_disk_image(disk.disk.value()); },
+          .used = [](const GuardedDisk& disk) -> uint64_t {
+            struct statfs fs {};  // an overlay tells of its upper layer
+            if (::statfs(fmt::format("/proc/{}/root/", disk.agent).c_str(), &fs) != 0) return 0;
+            return (fs.f_blocks - fs.f_bfree) * static_cast<uint64_t>(fs.f_bsize);
+          },
+          .close = [](const GuardedDisk& disk) { return runtime::close_disk_image(disk.disk.value()); },
           .reopen = [](const GuardedDisk& disk) { runtime::reopen_disk_image(disk.disk.value()); }};
 }
 
@@ -51,7 +57,7 @@ bool DiskGuard::wants_closed(const DiskSpace& space, bool is_closed) const noexc
 
 DiskGuard::Look DiskGuard::look(const std::vector<GuardedDisk>& disks) {
   const std::lock_guard one_at_a_time(look_mutex_);
-  const DiskSpace space = hooks_.space();
+  const DiskSpace space = space_left(disks);
   Look result;
   {
     const std::lock_guard lock(mutex_);
@@ -65,7 +71,6 @@ DiskGuard::Look DiskGuard::look(const std::vector<GuardedDisk>& disks) {
     return result;
   }
   close_all(disks, result);
-  if (space.free < settings_.reserve(space) / 4) result.grows_on = fastest_growing(disks);
   return result;
 }
 
@@ -74,8 +79,7 @@ void DiskGuard::close_all(const std::vector<GuardedDisk>& disks, Look& look) {
     if (filled_.contains(disk.sandbox_id)) continue;
     try {
       if (!disk.disk) throw Error(Errc::unavailable, "it has no disk of its own");
-      hooks_.close(disk);
-      filled_[disk.sandbox_id] = hooks_.written(disk);
+      filled_[disk.sandbox_id] = hooks_.close(disk);
     } catch (const Error& e) {
       log::info("{} can still write to the disk: {}", disk.sandbox_id, e.what());
       look.open_still.push_back(disk.sandbox_id);
@@ -99,23 +103,22 @@ void DiskGuard::reopen_all(const std::vector<GuardedDisk>& disks) {
   });
 }
 
-std::string DiskGuard::fastest_growing(const std::vector<GuardedDisk>& disks) const {
-  uint64_t most = 16u << 20;  // less may be tables
-  std::string found;
+/// Free as if all that is promised were written.
+DiskSpace DiskGuard::space_left(const std::vector<GuardedDisk>& disks) const {
+  DiskSpace space = hooks_.space();
   for (const GuardedDisk& disk : disks) {
+    if (!disk.disk) continue;
     const auto filled = filled_.find(disk.sandbox_id);
-    if (filled == filled_.end()) continue;
-    const uint64_t written = hooks_.written(disk);
-    if (written <= filled->second + most) continue;
-    most = written - filled->second;
-    found = disk.sandbox_id;
+    const uint64_t written = hooks_.written(disk) + (filled != filled_.end() ? filled->second : 0),
+                   used = hooks_.used(disk);
+    if (used > written) space.free -= std::min(space.free, used - written);
   }
-  return found;
+  return space;
 }
 
 void DiskGuard::take_over(const GuardedDisk& disk) {
   const std::lock_guard lock(look_mutex_);
-  if (disk.disk) filled_[disk.sandbox_id] = hooks_.written(disk);
+  if (disk.disk) hooks_.reopen(disk);
 }
 
 bool DiskGuard::closed() const {
@@ -138,8 +141,13 @@ std::string DiskGuard::reason() const {
 }
 
 void DiskGuard::check_room_for_create() const {
-  const DiskSpace space = hooks_.space();
-  if (!wants_closed(space, closed())) return;
+  DiskSpace space = hooks_.space();
+  if (closed()) {
+    const std::lock_guard lock(mutex_);
+    space = seen_;
+  } else if (!wants_closed(space, false)) {
+    return;
+  }
   throw Error(Errc::limit_exceeded, describe(space))
       .hint(
           "delete files in sandboxes, destroy some, or free space on the host; limits.disk_reserve and "

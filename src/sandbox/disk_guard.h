@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -16,7 +18,8 @@ namespace hutch::sandbox {
 struct GuardedDisk {
   std::string sandbox_id;
   std::optional<runtime::DiskId> disk;  // nothing: its files lie in a plain folder, or in memory
-  std::string image;                    // path
+  pid_t agent = 0;
+  std::string image;  // path
   uint64_t limit_bytes = 0;
 };
 
@@ -37,12 +40,15 @@ struct DiskSettings {
 struct DiskHooks {
   std::function<DiskSpace()> space;
   std::function<uint64_t(const GuardedDisk&)> written;  // bytes of it that are on the host's disk
-  std::function<void(const GuardedDisk&)> close, reopen;
+  std::function<uint64_t(const GuardedDisk&)> used;     // bytes that its files take inside
+  std::function<uint64_t(const GuardedDisk&)> close;    // returns the bytes that closing takes inside
+  std::function<void(const GuardedDisk&)> reopen;
 };
 
-/// Keeps the host's disk from running full: at the reserve no sandbox can write to new blocks any more, which
-/// fails inside with ENOSPC, and all else goes on; well above it they can again. Not by freezing the file
-/// systems: writers then hang unkillably, and with them the agent. Thread-safe.
+/// Keeps the host's disk from running full. What sandboxes have been promised (data that waits in memory to
+/// be written, blocks taken ahead by fallocate) counts as gone. At the reserve no sandbox can write to new
+/// blocks any more, which fails inside with ENOSPC, and all else goes on; well above it they can again. Not
+/// by freezing the file systems: writers then hang unkillably, and with them the agent. Thread-safe.
 class DiskGuard {
  public:
   DiskGuard(std::string data_folder, DiskSettings settings);
@@ -51,13 +57,10 @@ class DiskGuard {
   struct Look {
     bool closed = false;
     std::vector<std::string> open_still;  // could not be closed: plain folders, failures
-    /// With less than a quarter of the reserve left: the one that has grown most since it was closed, into
-    /// blocks that it had taken before without writing them (fallocate). Only its end helps.
-    std::string grows_on;
   };
   /// To be called about once a second with all disks of this server: closes and reopens them.
   Look look(const std::vector<GuardedDisk>& disks);
-  /// Of a server that is dead: it may be closed.
+  /// Of a server that is dead: it may be closed, and is open afterwards.
   void take_over(const GuardedDisk& disk);
 
   bool closed() const;
@@ -75,7 +78,7 @@ class DiskGuard {
   bool wants_closed(const DiskSpace& space, bool is_closed) const noexcept;
   void close_all(const std::vector<GuardedDisk>& disks, Look& look);
   void reopen_all(const std::vector<GuardedDisk>& disks);
-  std::string fastest_growing(const std::vector<GuardedDisk>& disks) const;
+  DiskSpace space_left(const std::vector<GuardedDisk>& disks) const;
 
   const DiskSettings settings_;
   const DiskHooks hooks_;
@@ -83,7 +86,7 @@ class DiskGuard {
   bool closed_ = false;
   DiskSpace seen_;
   std::mutex look_mutex_;                   // one look at a time; guards the one below
-  std::map<std::string, uint64_t> filled_;  // sandbox, bytes written when it was closed
+  std::map<std::string, uint64_t> filled_;  // sandboxes whose disks are closed, bytes that takes inside
 };
 
 }  // namespace hutch::sandbox

@@ -16,26 +16,31 @@ namespace {
 
 constexpr uint64_t kMiB = 1u << 20;
 
-/// A host of figures.
+/// A host of figures. A closed disk has all its room used.
 struct Host {
+  static constexpr uint64_t kFiller = 5000 * kMiB;
   DiskSpace space{1000 * kMiB, 900 * kMiB};
-  std::map<std::string, uint64_t> written;
+  std::map<std::string, uint64_t> written, used;
   std::set<std::string> shut, failing;
 
   DiskHooks hooks() {
     return {.space = [this] { return space; },
             .written = [this](const GuardedDisk& d) { return written[d.sandbox_id]; },
-            .close =
+            .used =
                 [this](const GuardedDisk& d) {
-                  if (failing.contains(d.sandbox_id)) throw Error(Errc::unavailable, "no");
-                  shut.insert(d.sandbox_id);
+                  return used[d.sandbox_id] + (shut.contains(d.sandbox_id) ? kFiller : 0);
                 },
+            .close = [this](const GuardedDisk& d) -> uint64_t {
+              if (failing.contains(d.sandbox_id)) throw Error(Errc::unavailable, "no");
+              shut.insert(d.sandbox_id);
+              return kFiller;
+            },
             .reopen = [this](const GuardedDisk& d) { shut.erase(d.sandbox_id); }};
   }
 };
 
 GuardedDisk disk(const std::string& id, uint64_t limit = 100 * kMiB) {
-  return {.sandbox_id = id, .disk = hutch::runtime::DiskId{}, .image = {}, .limit_bytes = limit};
+  return {.sandbox_id = id, .disk = hutch::runtime::DiskId{}, .agent = 0, .image = {}, .limit_bytes = limit};
 }
 
 const DiskSettings kSettings{.reserve_bytes = 80 * kMiB, .reserve_percent = 5, .overcommit = 2};
@@ -75,6 +80,9 @@ TEST_CASE("what is made while the disk is short, or was closed by a dead server,
   CHECK(host.shut == std::set<std::string>{"a", "b"});
   host.shut.insert("c");
   guard.take_over(disk("c"));
+  CHECK_FALSE(host.shut.contains("c"));
+  guard.look({disk("a"), disk("b"), disk("c")});
+  CHECK(host.shut.contains("c"));
   host.space.free = 500 * kMiB;
   guard.look({disk("a"), disk("b"), disk("c")});
   CHECK(host.shut.empty());
@@ -93,16 +101,20 @@ TEST_CASE("what cannot be closed is named, and tried again") {
   CHECK(host.shut == std::set<std::string>{"a"});
 }
 
-TEST_CASE("with little of the reserve left, the one that still grows is named") {
+TEST_CASE("what is promised and not yet written counts as gone") {
   Host host;
   DiskGuard guard(kSettings, host.hooks());
   const std::vector<GuardedDisk> both{disk("a"), disk("b")};
-  host.space.free = 70 * kMiB;
-  guard.look(both);
-  host.written = {{"a", 20 * kMiB}, {"b", 40 * kMiB}};
-  CHECK(guard.look(both).grows_on.empty());
-  host.space.free = 19 * kMiB;
-  CHECK(guard.look(both).grows_on == "b");
+  host.space.free = 100 * kMiB;
+  host.written = {{"a", 50 * kMiB}, {"b", 40 * kMiB}};
+  host.used = {{"a", 60 * kMiB}, {"b", 10 * kMiB}};
+  CHECK_FALSE(guard.look(both).closed);
+  host.used["a"] = 71 * kMiB;
+  CHECK(guard.look(both).closed);
+  host.used["a"] = 1000 * kMiB;
+  CHECK(guard.look(both).closed);
+  CHECK(guard.reason().find("0.0 GB free") != std::string::npos);
+  CHECK_THROWS_AS(guard.check_room_for_create(), Error);
 }
 
 TEST_CASE("a create is refused at the reserve, whoever has looked before") {
