@@ -44,7 +44,9 @@ Store::Leftovers Builder::prepare(bool adopts) {
   return store_.take_leftovers(adopts);
 }
 
-HostTotals Builder::host_totals() const {
+/// What all servers together may promise of this host now. `written_bytes` of what they have promised are on
+/// the disk already, and no part of what is free.
+HostTotals Builder::host_totals(uint64_t written_bytes) const {
   const config::Limits& limits = config_.limits;
   const auto times = [](double factor, uint64_t bytes) {
     return static_cast<uint64_t>(factor * static_cast<double>(bytes));
@@ -53,7 +55,19 @@ HostTotals Builder::host_totals() const {
   const bool known = ::statvfs(store_.home().c_str(), &disk) == 0;
   return {.sandboxes = limits.max_sandboxes,
           .memory_bytes = times(limits.memory_overcommit, host_memory_bytes()),
-          .disk_bytes = known ? times(limits.disk_overcommit, disk.f_bavail * disk.f_frsize) : UINT64_MAX};
+          .disk_bytes = known ? times(limits.disk_overcommit, disk.f_bavail * disk.f_frsize) + written_bytes
+                              : UINT64_MAX};
+}
+
+void Builder::charge(const std::string& id, const Charge& charge) {
+  const auto attempt = [&](uint64_t written_bytes) {
+    store_.ledger().charge(store_.server_id(), id, charge, host_totals(written_bytes));
+  };
+  try {
+    attempt(0);
+  } catch (const Error&) {
+    attempt(store_.written_bytes());  // looked for only when it matters: it takes a stat(2) for each sandbox
+  }
 }
 
 runtime::Runtime& Builder::choose_runtime(const std::string& wanted) {

@@ -67,12 +67,8 @@ class Builder {
     change(entry.record);
     Store::write_record(entry.record_file, entry.record);
   }
-  /// What all servers together may promise of this host now.
-  HostTotals host_totals() const;
   /// Counts the sandbox with that much from now on, or throws limit_exceeded.
-  void charge(const std::string& id, const Charge& charge) {
-    store_.ledger().charge(store_.server_id(), id, charge, host_totals());
-  }
+  void charge(const std::string& id, const Charge& charge);
   /// The same for one that exists already, whatever the host has.
   void charge_anyway(const std::string& id, const Charge& charge) {
     store_.ledger().charge(store_.server_id(), id, charge, {Ledger::kMaxLines, UINT64_MAX, UINT64_MAX});
@@ -88,6 +84,7 @@ class Builder {
 
  private:
   runtime::Runtime& choose_runtime(const std::string& wanted);
+  HostTotals host_totals(uint64_t written_bytes) const;
   Body body_of(const Entry& entry, const runtime::Limits& limits, runtime::Container container,
                std::shared_ptr<Channel> channel) const;
 

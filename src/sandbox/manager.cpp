@@ -18,6 +18,7 @@ namespace {
 
 constexpr auto kEndTimeout = 5s;
 constexpr auto kPingTimeout = 1s;
+constexpr auto kDiskInterval = 1s;  // a disk fills at some GB/s
 constexpr size_t kRememberedEnds = 256;
 constexpr uint64_t kQuickFileBytes = 16u << 20;
 /// A refill starts this long after the last call, or this long after it was due while calls run on and on.
@@ -38,6 +39,12 @@ std::string owner_key() {
                      std::filesystem::current_path(unknown).string());
 }
 
+DiskSettings disk_settings(const config::Limits& limits) {
+  return {.reserve_bytes = limits.disk_reserve.value,
+          .reserve_percent = limits.disk_reserve_percent,
+          .overcommit = limits.disk_overcommit};
+}
+
 PoolSettings pool_settings(const config::Pool& pool) {
   return {.min = static_cast<int>(pool.min),
           .max = static_cast<int>(pool.max),
@@ -52,6 +59,7 @@ Manager::Manager(const config::Config& config, bool keeps)
       owner_(owner_key()),
       kinds_(kinds_of(config_)),
       builder_(config_),
+      disk_guard_(config_.home, disk_settings(config_.limits)),
       pool_(pool_settings(config_.pool), pool_hooks()),
       housekeeper_([this](const std::stop_token& stop) { housekeep(stop); }),
       pressure_(pressure_settings(config_.pressure), pressure_hooks()) {}
@@ -101,6 +109,7 @@ void Manager::adopt(const Leftover& leftover) {
   try {
     builder_.charge_anyway(entry->id, full_charge(entry->record.about.limits));
     builder_.adopt(*entry, leftover.last_used);
+    disk_guard_.take_over(entry->whole()->disk());
     watch(entry);
     // Those that could not be taken up are not in it any more.
     builder_.note(*entry, [&](Record& record) { record.processes = entry->sandbox->kept_processes(); });
@@ -182,6 +191,7 @@ std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request, bool is_d
   const auto start = Clock::now();
   Description about = describe_new(config_, request);
   prepare();
+  disk_guard_.check_room_for_create();
 
   // A disk has its size from the start.
   const bool usual_disk = about.limits.disk_bytes == default_limits(config_, about.profile).disk_bytes;
@@ -315,6 +325,7 @@ PoolHooks::Health Manager::check_warm(const std::string& id) {
 
 /// Warm sandboxes are counted like others, but never take more than half of the memory that is free.
 PoolHooks::Room Manager::room(uint64_t memory_bytes) {
+  if (disk_guard_.closed()) return {0, "limits.disk_reserve"};
   const int64_t count = config_.limits.max_sandboxes - builder_.totals().sandboxes;
   if (count <= 0) return {0, "limits.max_sandboxes"};
   const auto by_memory =
@@ -567,6 +578,22 @@ Clock::time_point Manager::pause_idle(const std::vector<std::shared_ptr<Sandbox>
   return next;
 }
 
+/// Without the lock: it opens file systems.
+void Manager::guard_disk(const std::vector<std::shared_ptr<Sandbox>>& sandboxes) {
+  std::vector<GuardedDisk> disks;
+  for (const auto& sandbox : sandboxes)
+    if (sandbox->running()) disks.push_back(sandbox->disk());
+  try {
+    const DiskGuard::Look look = disk_guard_.look(disks);
+    if (look.grows_on.empty()) return;
+    if (const auto sandbox = published(look.grows_on))
+      sandbox->end(fmt::format("the host's disk is nearly full and it went on writing ({})",
+                               disk_guard_.reason()));
+  } catch (const Error& e) {
+    log::warning("the disk cannot be watched: {}", e.what());
+  }
+}
+
 void Manager::housekeep(const std::stop_token& stop) {
   std::unique_lock lock(mutex_);
   while (!stop.stop_requested()) {
@@ -579,14 +606,22 @@ void Manager::housekeep(const std::stop_token& stop) {
       remove(id);
       lock.lock();
     }
-    std::vector<std::shared_ptr<Sandbox>> sandboxes;
-    for (const auto& [_, entry] : entries_)
-      if (entry->published) sandboxes.push_back(entry->whole());
-    lock.unlock();
-    const auto next_pause = pause_idle(sandboxes);
-    sandboxes.clear();
-    lock.lock();
-    next_look_ = std::min(next_look_, next_pause);
+    std::vector<std::shared_ptr<Sandbox>> whole, claimed;
+    for (const auto& [_, entry] : entries_) {
+      auto sandbox = entry->whole();
+      if (!sandbox) continue;
+      if (entry->published) claimed.push_back(sandbox);
+      whole.push_back(std::move(sandbox));
+    }
+    if (!whole.empty()) {
+      lock.unlock();
+      const auto next_pause = pause_idle(claimed);
+      guard_disk(whole);
+      whole.clear();
+      claimed.clear();
+      lock.lock();
+      next_look_ = std::min({next_look_, next_pause, Clock::now() + kDiskInterval});
+    }
     changed_.wait_until(lock, stop, next_look_, [&] { return look_again_ || !to_remove_.empty(); });
   }
 }

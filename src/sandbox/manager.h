@@ -16,6 +16,7 @@
 #include "sandbox/admission.h"
 #include "sandbox/builder.h"
 #include "sandbox/control_socket.h"
+#include "sandbox/disk_guard.h"
 #include "sandbox/pressure_monitor.h"
 #include "sandbox/warm_pool.h"
 
@@ -69,6 +70,7 @@ class Manager {
   runtime::CgroupHost& cgroups() { return builder_.cgroups(); }
   WarmPool& pool() noexcept { return pool_; }
   PressureMonitor& pressure() noexcept { return pressure_; }
+  const DiskGuard& disk_guard() const noexcept { return disk_guard_; }
   /// What answers the requests that come in on the server's control socket; before the first call.
   void answer_control(ControlSocket::Handler handler) { control_handler_ = std::move(handler); }
   /// The kind of warm sandboxes that serves a profile: named after the first profile with the same root file
@@ -92,6 +94,7 @@ class Manager {
   void remove(const std::string& id);
   Clock::time_point end_overdue();
   Clock::time_point pause_idle(const std::vector<std::shared_ptr<Sandbox>>& sandboxes);
+  void guard_disk(const std::vector<std::shared_ptr<Sandbox>>& sandboxes);
   void housekeep(const std::stop_token& stop);
   Entries::iterator find_entry(const std::string& id_or_name);
   Error unknown(const std::string& id_or_name) const;
@@ -111,6 +114,7 @@ class Manager {
   const Clock::time_point started_at_ = Clock::now();
   const std::map<std::string, std::string> kinds_;
   Builder builder_;
+  DiskGuard disk_guard_;
   std::atomic<bool> prepared_{false};
   std::mutex prepare_mutex_, default_mutex_;
 

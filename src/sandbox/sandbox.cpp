@@ -514,6 +514,14 @@ Usage Sandbox::usage() const {
   return {body_.cgroup.usage(), runtime::layer_bytes(body_.folder, body_.container.pid)};
 }
 
+GuardedDisk Sandbox::disk() const {
+  return {.sandbox_id = body_.id,
+          .disk = body_.container.disk,
+          .agent = body_.container.pid,
+          .image = runtime::layer_image(body_.folder),
+          .limit_bytes = body_.limits.disk_bytes};
+}
+
 WallClock::time_point Sandbox::last_used() const {
   const std::lock_guard lock(mutex_);
   return last_used_wall_;

@@ -15,6 +15,7 @@
 #include "sandbox/call_gauge.h"
 #include "sandbox/channel.h"
 #include "sandbox/description.h"
+#include "sandbox/disk_guard.h"
 #include "sandbox/exec.h"
 #include "sandbox/files.h"
 #include "sandbox/process_table.h"
@@ -159,6 +160,8 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   std::string cause() const;
   bool wait_until_ended(Clock::time_point deadline) const noexcept;
   const runtime::Cgroup& cgroup() const noexcept { return body_.cgroup; }
+  /// Where its files lie, for the guard of the host's disk.
+  GuardedDisk disk() const;
 
  private:
   class Activity {  // while one of these lives, the sandbox is not idle

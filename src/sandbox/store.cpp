@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/sys.h"
 #include "runtime/block_groups.h"
+#include "runtime/layer.h"
 
 namespace hutch::sandbox {
 
@@ -191,6 +192,19 @@ Store::Leftovers Store::take_leftovers(bool adopts) {
     return true;
   });
   return out;
+}
+
+uint64_t Store::written_bytes() const {
+  uint64_t sum = 0;
+  for (const auto& server : names_in(home_ + "/servers")) {
+    const std::string sandboxes = home_ + "/servers/" + server + "/sandboxes/";
+    for (const auto& id : names_in(sandboxes)) {
+      struct stat st {};
+      if (::stat(runtime::layer_image(sandboxes + id).c_str(), &st) == 0)
+        sum += static_cast<uint64_t>(st.st_blocks) * 512;
+    }
+  }
+  return sum;
 }
 
 std::string Store::sandbox_folder(const std::string& id) const {

@@ -55,6 +55,8 @@ class Store {
   /// removed. Of two servers that do it at once each sandbox is one's.
   Leftovers take_leftovers(bool adopts);
 
+  /// Of all servers' sandboxes together, what their files take on the host's disk now.
+  uint64_t written_bytes() const;
   std::string sandbox_folder(const std::string& id) const;
   void create_sandbox_folder(const std::string& id) const;
   /// The record of the sandbox: kept open, since a claim is one append to it.

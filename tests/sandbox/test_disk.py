@@ -2,7 +2,6 @@
 import glob
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +11,8 @@ import time
 import unittest
 
 import leaks
-from sandbox_case import HUTCH, SLOW, HutchCase, SandboxCase, call, slow, wait_for
+from mcp_client import Client
+from sandbox_case import HUTCH, SLOW, HutchCase, SandboxCase, call, wait_for
 
 MIB = 1 << 20
 
@@ -27,7 +27,7 @@ def written(home):
 
 
 def loops_of(home):
-    return [text for text in leaks.loops().values() if home in text]
+    return list(leaks.loops(home).values())
 
 
 def no_loop_devices():
@@ -184,6 +184,60 @@ class Ends(DiskCase):
         self.assertFalse(any(box in text for text in loops_of(self.home)))
 
 
+class Reserve(DiskCase):
+    """The data folder on a small disk of the test's own."""
+    server_settings = {"HUTCH_LIMITS__DISK_RESERVE": "200m", "HUTCH_LIMITS__DISK_RESERVE_PERCENT": "0",
+                       "HUTCH_POOL__MAX": "0", "HUTCH_POOL__MIN": "0"}
+
+    @classmethod
+    def data_folder(cls):
+        folder = super().data_folder()
+        image = tempfile.NamedTemporaryFile(prefix="hutch-test-", suffix=".img")
+        cls.addClassCleanup(image.close)
+        image.truncate(700 * MIB)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", image.name], check=True,
+                       env={"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"})
+        subprocess.run(["mount", "-o", "loop", image.name, folder], check=True)
+        cls.addClassCleanup(subprocess.run, ["umount", folder], check=True)
+        return folder
+
+    def free(self):
+        fs = os.statvfs(self.home)
+        return fs.f_bavail * fs.f_frsize
+
+    def test_before_the_hosts_disk_is_full_writers_get_enospc_and_all_else_goes_on(self):
+        filler, other = (self.ok("sandbox_create", disk="2g", memory="512m")["sandbox_id"] for _ in range(2))
+        said = self.python("""
+import time
+written = 0
+with open('/workspace/fill', 'wb', buffering=0) as f:
+    try:
+        while written < 1000:
+            f.write(b'x' * (5 << 20)); written += 5
+            time.sleep(0.1)
+    except OSError as e: print(e.strerror)
+print(written)""", sandbox_id=filler, timeout_s=200 * SLOW)
+        self.assertIn("No space left on device", said)
+        os.sync()
+        self.assertGreater(self.free(), 100 * MIB)
+        self.assertEqual(self.sh("echo still here", sandbox_id=other), "still here\n")
+        refused = self.refused("sandbox_create")
+        self.assertRegex(refused, "(?s)reserve is 0.2 GB.*disk_reserve")
+        done = self.ok("sandbox_exec", sandbox_id=other, command="head -c 1M /dev/zero > x")
+        self.assertNotEqual(done["exit_code"], 0, "all of them are closed")
+        self.sh("rm /workspace/fill", sandbox_id=filler)
+        wait_for("room", lambda: self.ok("sandbox_exec", sandbox_id=other, command="head -c 1M /dev/zero > x")["exit_code"] == 0)
+        wait_for("a create", lambda: not self.call("sandbox_create", disk="16m").is_error)
+
+    def test_blocks_that_were_taken_ahead_count_as_gone(self):
+        box = self.ok("sandbox_create", disk="2g")["sandbox_id"]
+        self.sh("fallocate -l 1g ahead", sandbox_id=box)
+        wait_for("refused", lambda: self.call("sandbox_create", disk="16m").is_error)
+        self.assertGreater(self.free(), 300 * MIB)
+        self.sh("rm ahead", sandbox_id=box)
+        wait_for("a create", lambda: not self.call("sandbox_create", disk="16m").is_error)
+
+
 class Crash(HutchCase):
     @classmethod
     def setUpClass(cls):
@@ -217,7 +271,6 @@ class Fallback(HutchCase):
         with open(wrapper, "w") as f:
             f.write(f"#!/bin/sh\nmount --bind /dev/null {program} && exec \"$@\"\n")
         os.chmod(wrapper, 0o755)
-        from mcp_client import Client
         server = Client(["unshare", "--mount", wrapper, HUTCH, "mcp", "--results", "structured"], env=self.env())
         self.addCleanup(server.close)
         refused = call(server, "sandbox_create", disk="100m")
@@ -245,7 +298,6 @@ class Fallback(HutchCase):
                     "mount -t overlay -o lowerdir=$d/top/l,upperdir=$d/top/u,workdir=$d/top/w none $d/top/l\n"
                     "HUTCH_HOME=$d/top/l exec \"$@\"\n")
         os.chmod(wrapper, 0o755)
-        from mcp_client import Client
         server = Client(["unshare", "--mount", wrapper, HUTCH, "mcp", "--results", "structured"], env=self.env())
         self.addCleanup(server.close)
         made = call(server, "sandbox_create", disk="32m", memory="256m")

@@ -89,9 +89,10 @@ def cgroups():
 
 
 def loops(home=None):
-    """With a data folder, those on its files: others on the machine have loop devices too."""
-    return {p: f"loop device {p.split('/')[3]} on {file}" for p in glob.glob("/sys/block/loop*/loop/backing_file")
-            if (file := _read(p).strip()) and (not home or file.startswith(home + "/"))}
+    """Those whose file lies in `home`, or else whose file is gone: others on the machine have some too, which live."""
+    files = {p: _read(p).strip() for p in glob.glob("/sys/block/loop*/loop/backing_file")}
+    return {(p, file): f"loop device {p.split('/')[3]} on {file}" for p, file in files.items()
+            if (file.startswith(home + "/") if home else file.endswith(" (deleted)"))}
 
 
 def runtime_state():
