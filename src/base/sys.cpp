@@ -126,7 +126,8 @@ class TreeRemover {
     struct stat st {};
     if (::fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT;
     if (!S_ISDIR(st.st_mode)) {
-      if (S_ISREG(st.st_mode) && static_cast<uint64_t>(st.st_size) > bounds_.max_file_bytes) return false;
+      if (S_ISREG(st.st_mode) && static_cast<uint64_t>(st.st_blocks) * 512 > bounds_.max_file_bytes)
+        return false;  // a sparse file costs what was written of it
       return ::unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT;
     }
     if (st.st_dev != device_) return false;  // a mount: not ours to empty

@@ -31,7 +31,6 @@ namespace {
 constexpr const char* kBlankPrefix = "ext4-1-";  // the number: of the options below
 constexpr size_t kMostBlanks = 32;
 constexpr const char* kFiller = "filler";
-constexpr uint64_t kDropBytes = 16u << 20;
 
 /// Explicit, since the defaults differ between versions and installations. No journal, no checksums: nothing
 /// here survives a crash. The tables that files do not need yet stay holes: 1.2 MB of 2 GiB are written.
@@ -165,33 +164,34 @@ uint64_t free_bytes(int fd) {
 
 }  // namespace
 
-std::string blank_image(const std::string& data_folder, uint64_t bytes) {
+UniqueFd blank_image(const std::string& data_folder, uint64_t bytes) {
   const std::string folder = data_folder + "/disks",
                     path = fmt::format("{}/{}{}", folder, kBlankPrefix, bytes);
   struct stat st {};
-  if (::stat(path.c_str(), &st) == 0 && static_cast<uint64_t>(st.st_size) == bytes) return path;
+  UniqueFd blank = sys::open_if_exists(path, O_RDONLY);
+  if (blank && ::fstat(blank.get(), &st) == 0 && static_cast<uint64_t>(st.st_size) == bytes) return blank;
   sys::make_dirs(folder, 0700);
   const std::string unfinished = fmt::format("{}/.{}", folder, sys::random_hex(6));
   try {
     format(unfinished, bytes);
+    blank = sys::open(unfinished, O_RDONLY);  // another server may remove it at any time
     if (::rename(unfinished.c_str(), path.c_str()) != 0) throw sys_error(errno, "rename", path);
   } catch (...) {
     ::unlink(unfinished.c_str());
     throw;
   }
   remove_old_blanks(folder);
-  return path;
+  return blank;
 }
 
-DiskImage make_disk_image(const std::string& blank, const std::string& path) {
-  const UniqueFd from = sys::open(blank, O_RDONLY);
+DiskImage make_disk_image(const UniqueFd& blank, const std::string& path) {
   try {
     const UniqueFd image = sys::open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
     struct stat st {};
-    if (::fstat(from.get(), &st) != 0 || ::ftruncate(image.get(), st.st_size) != 0)
+    if (::fstat(blank.get(), &st) != 0 || ::ftruncate(image.get(), st.st_size) != 0)
       throw sys_error(errno, "truncate", path);
     const LoopDevice device = attach_loop(image);
-    copy_data(from, device.fd, path);
+    copy_data(blank, device.fd, path);
     DiskImage made{.mount = mount_ext4(loop_path(device.number)), .id = {}};
     struct statfs fs {};
     if (::fstat(image.get(), &st) != 0 || ::fstatfs(made.mount.get(), &fs) != 0)
@@ -245,18 +245,11 @@ void reopen_disk_image(const DiskId& id) {
   if (::unlinkat(root.get(), kFiller, 0) != 0 && errno != ENOENT) throw sys_error(errno, "unlink", kFiller);
 }
 
-void drop_unwritten(const DiskId& id, const std::string& path) noexcept {
+void drop_unwritten(const DiskId& id) noexcept {
   try {
-    const UniqueFd root = open_disk_image(id);
-    struct stat image {};
-    struct statfs fs {};
-    if (::stat(path.c_str(), &image) != 0 || ::fstatfs(root.get(), &fs) != 0) return;
-    const uint64_t used = (fs.f_blocks - fs.f_bfree) * static_cast<uint64_t>(fs.f_bsize);
-    const uint64_t written = static_cast<uint64_t>(image.st_blocks) * 512;
-    if (used < written + kDropBytes) return;  // the kernel notes each such end in its log
     constexpr unsigned long kShutdown = _IOR('X', 125, uint32_t);
     uint32_t without_flushing = 2;
-    (void)::ioctl(root.get(), kShutdown, &without_flushing);
+    (void)::ioctl(open_disk_image(id).get(), kShutdown, &without_flushing);
   } catch (const std::exception& e) {
     log::info("unwritten data is not dropped: {}", e.what());
   }

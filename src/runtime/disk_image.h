@@ -16,7 +16,7 @@ struct DiskId {
 
 /// A formatted image of that size, of which others are copied: made once, shared by all servers. Throws an
 /// Error that says why there can be none.
-std::string blank_image(const std::string& data_folder, uint64_t bytes);
+UniqueFd blank_image(const std::string& data_folder, uint64_t bytes);
 
 /// A mounted copy of the blank. The mount is nowhere yet: whoever gets the descriptor attaches it, and with
 /// the last mount the loop device goes too.
@@ -26,7 +26,7 @@ struct DiskImage {
   uint64_t bytes = 0;       // that the device has
   uint64_t file_bytes = 0;  // of them for files; the rest is the file system's own tables
 };
-DiskImage make_disk_image(const std::string& blank, const std::string& path);
+DiskImage make_disk_image(const UniqueFd& blank, const std::string& path);
 
 /// The root of the image's file system, by a mount that lives as long as the descriptor. Throws not_found
 /// when the loop device is gone or has another file by now.
@@ -38,7 +38,7 @@ uint64_t close_disk_image(const DiskId& id);
 void reopen_disk_image(const DiskId& id);
 
 /// Before the sandbox is killed: what is still unwritten is dropped instead of being written to an image that
-/// nobody will read again. Does nothing when that is little; an image that is gone is none.
-void drop_unwritten(const DiskId& id, const std::string& path) noexcept;
+/// nobody will read again. For where that is much: it costs a wait of the kernel and a line in its log.
+void drop_unwritten(const DiskId& id) noexcept;
 
 }  // namespace hutch::runtime

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <linux/magic.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -14,6 +15,7 @@ namespace hutch::runtime {
 namespace {
 
 constexpr uint64_t kMiB = 1u << 20;
+constexpr uint64_t kDropBytes = 16 * kMiB;
 
 /// File systems that cannot be the upper layer of an overlay.
 bool can_be_upper(const std::string& folder) {
@@ -82,6 +84,13 @@ Layer make_layer(const SandboxSpec& spec) {
     layer.size = {true, fmt::format("{}, counted as memory: {}", spec.limits.disk_bytes, problem)};
   }
   return layer;
+}
+
+void drop_layer(const std::string& sandbox_folder, const DiskId& disk, pid_t pid) noexcept {
+  struct stat st {};
+  if (::stat(layer_image(sandbox_folder).c_str(), &st) != 0) return;
+  if (layer_bytes(sandbox_folder, pid) > static_cast<uint64_t>(st.st_blocks) * 512 + kDropBytes)
+    drop_unwritten(disk);
 }
 
 uint64_t layer_bytes(const std::string& sandbox_folder, pid_t pid) noexcept {

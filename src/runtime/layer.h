@@ -27,6 +27,9 @@ std::string layer_folder(const std::string& sandbox_folder);
 /// passes, is an Error and no reason for less.
 Layer make_layer(const SandboxSpec& spec);
 
+/// Before the agent `pid` is killed: see drop_unwritten(), where it is worth it.
+void drop_layer(const std::string& sandbox_folder, const DiskId& disk, pid_t pid) noexcept;
+
 /// Bytes that its files take; `pid` is the agent's.
 uint64_t layer_bytes(const std::string& sandbox_folder, pid_t pid) noexcept;
 

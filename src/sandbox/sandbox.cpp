@@ -253,7 +253,7 @@ void Sandbox::end(const std::string& cause) {
     if (first) cause_ = cause;
   }
   if (const auto& disk = body_.container.disk; disk && first && !wait_until_ended(Clock::now()))
-    runtime::drop_unwritten(*disk, runtime::layer_image(body_.folder));
+    runtime::drop_layer(body_.folder, *disk, body_.container.pid);
   pidfd_signal(body_.container.pidfd.get(), SIGKILL);
   body_.cgroup.thaw();  // on v1 a frozen process does not end
 }
