@@ -68,6 +68,28 @@ class AtEachStep(CrashCase):
             self.kill_each([point], first)
 
 
+class OnAFreshDataFolder(CrashCase):
+    def test_two_servers_that_start_at_once_leave_what_one_leaves(self):
+        for _ in range(10 if LONG else 2):
+            self.fresh_home()
+            two = [self.server("--results", "structured") for _ in range(2)]
+            calls = [server.submit_tool("sandbox_exec", {"command": "echo on"}) for server in two]
+            for done in calls:
+                self.assertEqual(done.result(60 * SLOW)["structuredContent"]["stdout"], "on\n")
+            for server in two:
+                self.assertEqual(server.close()[0], 0)
+            self.assert_nothing_left()
+
+    def test_one_that_ends_in_the_middle_of_its_first_call_leaves_nothing_for_the_second(self):
+        for pause_s in (0, 0.01, 0.03, 0.1, 0.3):
+            self.fresh_home()
+            server = self.server("--results", "structured")
+            server.submit_tool("sandbox_exec", {"command": "echo on"})
+            time.sleep(pause_s)  # another moment of the first preparations each time
+            self.assertEqual(server.close()[0], 0)
+            self.finish()
+
+
 class WhileTheNextOneCleansUp(CrashCase):
     def dead_server(self):
         """The folder that a killed server leaves."""
