@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
 
@@ -26,6 +27,13 @@ uint64_t earlier(uint64_t a, uint64_t b) {
   return std::min(a, b);
 }
 
+/// Whoever removes a sandbox's folder removes its FIFOs: then no host can ever come. That is how one is ended
+/// of which nobody knows the process, since its server died in the moment of its start.
+bool abandoned() {
+  struct stat st {};
+  return fstat(kHostInFd, &st) == 0 && st.st_nlink == 0;
+}
+
 }  // namespace
 
 bool Agent::open(const Inherited& inherited) {
@@ -44,7 +52,7 @@ bool Agent::open(const Inherited& inherited) {
   sigaddset(&child_ended, SIGCHLD);
   signal_fd_ = signalfd(-1, &child_ended, SFD_CLOEXEC | SFD_NONBLOCK);
   timer_fd_ = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
-  orphan_at_ms_ = now_ms() + orphan_ttl_ms_;
+  wait_for_host();
   return poller_.open() && poller_.watch(kHostInFd, EPOLLIN, Source::host_in) &&
          poller_.watch(kHostOutFd, EPOLLOUT, Source::host_out) &&
          poller_.watch(signal_fd_, EPOLLIN, Source::signals) &&
@@ -121,7 +129,8 @@ void Agent::reap_children() {
 bool Agent::on_time() {
   const uint64_t now = now_ms();
   if (ends_at_ms_ != 0 && now >= ends_at_ms_) return false;
-  if (orphan_at_ms_ != 0 && now >= orphan_at_ms_) return false;
+  if (orphan_at_ms_ != 0 && (now >= orphan_at_ms_ || abandoned())) return false;
+  if (orphan_at_ms_ != 0 && now >= look_at_ms_) look_at_ms_ = now + kLookMs;
   commands_.end_overdue(now, services_);
   if (strays_.due_at_ms() != 0 && now >= strays_.due_at_ms() && strays_.sweep(*this, now)) {
     commands_.on_strays_gone(services_);
@@ -131,6 +140,7 @@ bool Agent::on_time() {
 
 void Agent::arm_timer() {
   uint64_t next = earlier(ends_at_ms_, orphan_at_ms_);
+  if (orphan_at_ms_ != 0) next = earlier(next, look_at_ms_);
   next = earlier(next, commands_.deadline_ms());
   next = earlier(next, commands_.spare_due_at_ms());
   next = earlier(next, strays_.due_at_ms());
@@ -181,8 +191,13 @@ void Agent::on_host_lost() {
   if (!host_present_) return;
   host_present_ = false;
   channel_.mute(true);
-  orphan_at_ms_ = now_ms() + orphan_ttl_ms_;
+  wait_for_host();
   files_.drop_all();
+}
+
+void Agent::wait_for_host() {
+  orphan_at_ms_ = now_ms() + orphan_ttl_ms_;
+  look_at_ms_ = now_ms() + kLookMs;
 }
 
 }  // namespace hutch::agent

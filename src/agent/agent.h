@@ -19,6 +19,7 @@ class alignas(4096) Agent final : private KnownChildren {
   void run();
 
  private:
+  static constexpr uint64_t kLookMs = 1000;
   static constexpr uint64_t kFirstOrphanTtlMs = 60'000;  // until the first hello says otherwise
 
   bool knows(pid_t pid) const override;
@@ -37,6 +38,7 @@ class alignas(4096) Agent final : private KnownChildren {
   void on_command_frame(const Frame& frame, Command& command);
   void on_hello(const Frame& frame);
   void on_host_lost();
+  void wait_for_host();
   void set_lifetime(uint64_t ends_in_ms);
 
   Channel channel_;
@@ -51,6 +53,7 @@ class alignas(4096) Agent final : private KnownChildren {
   bool host_present_ = false, host_readable_ = true, child_ended_ = true;
   uint64_t orphan_ttl_ms_ = kFirstOrphanTtlMs;
   uint64_t orphan_at_ms_ = 0, ends_at_ms_ = 0;  // 0 = never
+  uint64_t look_at_ms_ = 0;                     // without a host: whether one can still come
   uint64_t armed_for_ms_ = 0;
 };
 

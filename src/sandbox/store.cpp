@@ -65,6 +65,15 @@ bool remove_cgroups(const runtime::Cgroup& cgroup, Clock::time_point deadline) {
   }
 }
 
+/// What is still being made, by a stage process that has not noticed its server's end, is made a moment
+/// longer.
+bool remove_with_patience(const std::string& folder) {
+  for (const auto deadline = Clock::now() + 200ms;; std::this_thread::sleep_for(2ms)) {
+    if (sys::remove_tree(folder)) return true;
+    if (Clock::now() > deadline) return false;
+  }
+}
+
 }  // namespace
 
 void Store::close() noexcept {
@@ -151,7 +160,7 @@ std::vector<Leftover> remove_server_folder(const std::string& folder,
       gone = remove_cgroups(cgroup, Clock::now() + 2s);
     }
     // The record goes last: as long as something is left, the next try must find it.
-    if (gone && sys::remove_tree(leftover.folder)) removed.push_back(std::move(leftover));
+    if (gone && remove_with_patience(leftover.folder)) removed.push_back(std::move(leftover));
   }
   if (!removed.empty()) {
     Ledger ledger;

@@ -237,6 +237,19 @@ class Channel(support.SandboxTest):
         self.sandbox.disconnect(self.client)
         self.assertTrue(self.ended(self.sandbox))
 
+    def test_without_a_host_it_ends_when_its_fifo_is_removed_and_with_one_it_does_not(self):
+        os.unlink(self.sandbox.fifo_in)
+        self.client.ping()
+        self.assertIsNone(self.sandbox.process.poll())
+        self.sandbox.disconnect(self.client)
+        self.assertTrue(self.ended(self.sandbox))
+
+    def test_one_that_no_host_ever_greeted_ends_when_its_fifo_is_removed(self):
+        other = sandbox.Sandbox(hello=False)
+        self.addCleanup(other.close)
+        os.unlink(other.fifo_in)
+        self.assertTrue(self.ended(other))
+
     def test_lifetime_ends_the_sandbox(self):
         self.client.send("lifetime", 0, struct.pack("<Q", 10_000_000))
         self.client.ping()

@@ -22,15 +22,18 @@ def work(client):
     def ok(tool, **arguments):
         done = call(client, tool, **arguments)
         assert not done.is_error, done.text
+        return done.structured
 
-    ok("sandbox_create", name="box", ttl_s=600, labels={"team": "red"})
+    made = ok("sandbox_create", name="box", ttl_s=600, labels={"team": "red"})
+    enforced = {i["name"] for i in made["isolation"] if i["enforced"]}
+    limits = {"memory": "96m"} if {"memory", "swap"} <= enforced else {}
     ok("sandbox_write_file", sandbox_id="box", path="mine", content="x")
     ok("sandbox_exec", sandbox_id="box", command="mkdir -p a/b && cat mine")
     ok("sandbox_exec", sandbox_id="box", command="sleep 1000", background=True)
     ok("sandbox_eval", sandbox_id="box", language="bash", session="s", code="x=1")
     if any(tool["name"] == "sandbox_update" for tool in client.list_tools()):
-        ok("sandbox_update", sandbox_id="box", memory="96m", ttl_s=900)
-    ok("sandbox_create", name="other", memory="64m")
+        ok("sandbox_update", sandbox_id="box", ttl_s=900, **limits)
+    ok("sandbox_create", name="other", **limits)
     ok("sandbox_destroy", sandbox_id="other")
     ok("sandbox_exec", command="echo in the default one")
     ok("sandbox_destroy", sandbox_id="box")
