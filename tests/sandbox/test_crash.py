@@ -146,7 +146,7 @@ class WhileTheNextOneCleansUp(CrashCase):
             for server, listing in zip(two, calls):
                 boxes = listing.result(60 * SLOW)["structuredContent"]["sandboxes"]
                 taken += [box["sandbox_id"] for box in boxes]
-                taken += re.findall(r"removed the leftover sandbox (sbx-\w+)", server.stderr(100_000))
+                taken += re.findall(r"removed (?:the leftover sandbox )?(sbx-\w+)", server.stderr(100_000))
             for server in two:
                 self.assertEqual(server.close()[0], 0)
             self.assertEqual(sorted(taken), sorted(dead))
