@@ -8,7 +8,7 @@ import stat
 import time
 
 import leaks
-from sandbox_case import SLOW, HutchCase, SandboxCase, call, skip_when_impossible, slow, unpack, wait_for
+from sandbox_case import SLOW, HutchCase, SandboxCase, call, skip_when_impossible, unpack, wait_for
 
 
 def pool_status(case):
@@ -303,37 +303,3 @@ class Bounds(HutchCase):
         wrong = self.hutch("pool", "flush", "--server", "none")
         self.assertNotEqual(wrong.returncode, 0)
         self.assertIn("hutch stats", wrong.stderr)
-
-    def cycles(self, count):
-        server = self.serve()
-        call(server, "sandbox_list")
-        wait_ready(self)
-
-        def one():
-            box = call(server, "sandbox_create").structured["sandbox_id"]
-            self.assertEqual(call(server, "sandbox_exec", sandbox_id=box, argv=["true"]).structured["exit_code"], 0)
-            self.assertFalse(call(server, "sandbox_destroy", sandbox_id=box).is_error)
-
-        def costs():
-            """fds, threads and resident KiB of the server; it rests when its pool is full."""
-            wait_for("a full pool", lambda: (k := kind(self)).get("ready") == k.get("target") and not k.get("building"))
-            pid = server.process.pid
-            status = open(f"/proc/{pid}/status").read()
-            field = lambda name: int(status.split(name + ":")[1].split()[0])  # noqa: E731
-            return len(os.listdir(f"/proc/{pid}/fd")), field("Threads"), field("VmRSS")
-
-        for _ in range(20):
-            one()
-        before = costs()
-        for _ in range(count):
-            one()
-        after = costs()
-        warm = 4 * 8  # a few warm ones more or less, with their channels
-        self.assertLessEqual(after[0], before[0] + warm, (before, after))
-        self.assertLessEqual(after[1], before[1] + 2, (before, after))
-        self.assertLess(after[2], before[2] + 8 * 1024, (before, after))
-        self.assertLessEqual(len(glob.glob(f"{self.home}/servers/*/sandboxes/*")), 4)
-
-    @slow
-    def test_many_cycles_leave_no_descriptor_thread_or_memory_behind(self):
-        self.cycles(2000 if os.environ.get("HUTCHTEST_LONG") else 150)
