@@ -331,7 +331,8 @@ class Ending(HutchCase):
         leaks.wait_clean(self.before, self.home, 30)
 
     def test_after_kill_9_sandboxes_end_by_themselves_and_the_next_server_removes_the_rest(self):
-        client = self.busy_server(env={"HUTCH_SANDBOX__ORPHAN_TTL_S": 1})
+        # Without a pool: what is half made when the server dies waits a minute for its first one.
+        client = self.busy_server(env={"HUTCH_SANDBOX__ORPHAN_TTL_S": 1, "HUTCH_POOL__MAX": 0})
         client.close("SIGKILL")
         # By themselves: nobody is there to help.
         wait_for("all processes of the sandboxes have ended",
