@@ -2,6 +2,7 @@
 import contextlib
 import fcntl
 import glob
+import json
 import os
 import re
 import signal
@@ -118,7 +119,12 @@ class WhileTheNextOneCleansUp(CrashCase):
                 self.finish()
 
     def remover(self, folder, when, step=0):
-        """`hutch --remove`, as a server starts it at its end: with the lock, when the server is dead."""
+        """`hutch --remove`, as a server starts it at its end: with the lock, when the server is dead and has marked
+        its sandboxes."""
+        for path in glob.glob(f"{folder}/sandboxes/*/record"):
+            with open(path, "r+") as file:
+                if lines := file.read().splitlines():
+                    file.write(json.dumps({**json.loads(lines[-1]), "state": "ending"}) + "\n")
         with open(f"{folder}/lock", "r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             done = subprocess.run(["sh", "-c", f'exec 3<&{lock.fileno()} 4</dev/null && exec "$@"', "sh",

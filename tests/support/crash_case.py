@@ -57,6 +57,7 @@ class CrashCase(HutchCase):
         cls.report = cls.home + ".steps"
         cls.addClassCleanup(lambda: os.path.exists(cls.report) and os.unlink(cls.report))
         cls.use_and_end()
+        leaks.wait_clean(cls.before, cls.home)  # a process of the server's may remove the rest after its end
         cls.shared = contents(cls.home)  # by all servers, and kept when the last one has ended
 
     @classmethod
