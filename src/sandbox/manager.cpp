@@ -251,7 +251,7 @@ void Manager::watch(const std::shared_ptr<Entry>& entry) {
   // What the sandbox holds must not hold the entry, which holds the sandbox.
   const auto with_entry = [weak = std::weak_ptr(entry)](auto act) {
     return [weak, act] {
-      if (const auto entry = weak.lock()) act(*entry);
+      if (const auto held = weak.lock()) act(*held);
     };
   };
   entry->whole()->watch(
