@@ -80,8 +80,10 @@ std::optional<GroupMemory> memory_of(const std::string& folder) {
   // Above this one it is throttled.
   if (const auto high = read_number(folder + "/memory.high")) limit = std::min(*high, limit.value_or(*high));
   if (!used || !limit) return std::nullopt;
-  const auto reclaimable =
-      read_keyed(folder + "/memory.stat", v2 ? "inactive_file" : "total_inactive_file").value_or(0);
+  // Pages of files can be taken back, as MemAvailable counts them for the host.
+  uint64_t reclaimable = 0;
+  for (const std::string name : {"inactive_file", "active_file"})
+    reclaimable += read_keyed(folder + "/memory.stat", (v2 ? "" : "total_") + name).value_or(0);
   return GroupMemory{*limit, *used - std::min(*used, reclaimable)};
 }
 

@@ -43,7 +43,7 @@ class Pressure(PressureCase):
         used = value(f"{cls.group}/memory.usage_in_bytes")
         with open(f"{cls.group}/memory.stat") as file:
             stat = dict(line.split() for line in file)
-        return LIMIT, LIMIT - used + int(stat["total_inactive_file"])
+        return LIMIT, LIMIT - used + int(stat["total_inactive_file"]) + int(stat["total_active_file"])
 
     @staticmethod
     def folder(controller, box):
@@ -55,6 +55,12 @@ class Pressure(PressureCase):
         files = {name: f"{self.folder(name.split('.')[0], box)}/{name}"
                  for name in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "cpu.cfs_quota_us")}
         return {name: value(path) for name, path in files.items() if os.path.exists(path)}
+
+    def asked(self, mib, cpus):
+        asked = {"memory.limit_in_bytes": mib * MIB, "cpu.cfs_quota_us": int(cpus * 100_000)}
+        if os.path.exists(f"{MEMORY}/memory.memsw.limit_in_bytes"):
+            asked["memory.memsw.limit_in_bytes"] = mib * MIB
+        return asked
 
     def is_throttled(self, before, now):
         return (now["cpu.cfs_quota_us"] == before["cpu.cfs_quota_us"] // 4 and

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from mcp_client import Client
-from sandbox_case import HUTCH, HutchCase, call, skip_when_impossible, wait_for
+from sandbox_case import HUTCH, HutchCase, call, skip_when_impossible, slow, wait_for
 
 MIB = 1 << 20
 # Far from each other, so that what the server and its sandboxes use themselves never decides; waiting for memory (PSI),
@@ -60,7 +60,11 @@ class PressureCase(HutchCase):
         raise NotImplementedError
 
     def limits(self, box):
-        """The kernel's files that throttling changes, by name."""
+        """The kernel's files that throttling changes, and those next to them, by name."""
+        raise NotImplementedError
+
+    def asked(self, mib, cpus):
+        """What they say for a sandbox that asked for so much."""
         raise NotImplementedError
 
     def is_throttled(self, before, now):
@@ -86,7 +90,12 @@ class PressureCase(HutchCase):
         for name, (enter, leave) in LEVELS.items():
             for field, value in (("ENTER", enter), ("LEAVE", leave), ("PSI", 101)):
                 settings[f"HUTCH_PRESSURE__{name.upper()}__{field}"] = value
-        cls.client = Client([*cls.prefix, HUTCH, "mcp", "--results", "structured"], env=cls.env(**settings))
+        cls.settings = settings
+        cls.start_server()
+
+    @classmethod
+    def start_server(cls):
+        cls.client = Client([*cls.prefix, HUTCH, "mcp", "--results", "structured"], env=cls.env(**cls.settings))
 
     @classmethod
     def tearDownClass(cls):
@@ -97,14 +106,13 @@ class PressureCase(HutchCase):
 
     def setUp(self):
         self.level_is("normal")  # whatever the test before has left
-        wait_for("no pressure", lambda: "memory pressure" not in self.pool().get("reason", ""), 30)
 
     def call(self, tool, **arguments):
         return call(self.client, tool, **arguments)
 
     def create(self, **arguments):
-        made = self.call("sandbox_create", **arguments)
-        self.assertFalse(made.is_error, made.text)
+        # Memory that was just given back shows at the next look.
+        made = wait_for("a sandbox", lambda: not (r := self.call("sandbox_create", **arguments)).is_error and r)
         box = made.structured["sandbox_id"]
         self.addCleanup(self.call, "sandbox_destroy", sandbox_id=box)
         return box
@@ -133,6 +141,15 @@ class PressureCase(HutchCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         return next((k for server in json.loads(done.stdout) for k in server["kinds"]), {"ready": 0})
 
+    def assert_stats_tell(self, level, box):
+        done = self.hutch("stats", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        server = json.loads(done.stdout)["servers"][0]
+        self.assertEqual(server["pressure"]["level"], level)
+        self.assertRegex(server["pressure"]["available"], r"^\d+ MB of .*\d+ MB are available")
+        told = next(s["done_to_it"] for s in server["sandboxes"] if s["id"] == box)
+        self.assertTrue(any("throttled to" in text for text in told), told)
+
     # -- what must be so on every host ----------------------------------------------------------------------------
 
     def test_at_warning_warm_sandboxes_are_given_up_and_kept_again_after_it(self):
@@ -146,26 +163,43 @@ class PressureCase(HutchCase):
 
     def test_at_high_sandboxes_are_throttled_and_get_exactly_their_limits_back(self):
         box = self.create(memory="200m", cpus=1)
-        before = self.limits(box)
-        self.assertEqual(self.pressure_on(box), "")
+        before = self.asked(200, 1)
+        wait_for("its limits are in force", lambda: self.limits(box) == before and self.pressure_on(box) == "")
         self.level_is("high")
         wait_for("it is throttled", lambda: self.is_throttled(before, self.limits(box)))
-        self.assertRegex(self.pressure_on(box), r"^high, \d+ MB of .*\d+ MB are available \(\d+ %\): throttled to .*memory \d+")
+        self.assertRegex(self.pressure_on(box), r"^memory pressure is high, \d+ MB of .*\d+ MB are available \(\d+ %\): throttled to .*memory \d+")
         self.assertEqual(self.sh(box, "echo it works"), "it works\n")
         later = self.create(memory="200m", cpus=1)
         wait_for("one that came since is, too", lambda: self.is_throttled(before, self.limits(later)))
+        self.assert_stats_tell("high", box)
+        self.unthrottle(box, before)
+        wait_for("it is throttled again at the next look", lambda: self.is_throttled(before, self.limits(box)))
         self.level_is("normal")
         for one in (box, later):
             wait_for("its limits are what they were", lambda: self.limits(one) == before)
             wait_for("nothing is done to it", lambda: self.pressure_on(one) == "")
 
-    def test_throttling_is_applied_again_at_each_look(self):
+    def test_what_was_asked_for_meanwhile_is_what_returns(self):
         box = self.create(memory="200m", cpus=1)
-        before = self.limits(box)
         self.level_is("high")
-        wait_for("it is throttled", lambda: self.is_throttled(before, self.limits(box)))
-        self.unthrottle(box, before)
-        wait_for("it is throttled again", lambda: self.is_throttled(before, self.limits(box)))
+        wait_for("it is throttled", lambda: self.is_throttled(self.asked(200, 1), self.limits(box)))
+        changed = self.call("sandbox_update", sandbox_id=box, memory="150m", cpus=0.5)
+        self.assertFalse(changed.is_error, changed.text)
+        wait_for("it is throttled again", lambda: self.is_throttled(self.asked(150, 0.5), self.limits(box)))
+        self.level_is("normal")
+        wait_for("its new limits are in force", lambda: self.limits(box) == self.asked(150, 0.5))
+
+    @slow
+    def test_a_server_that_takes_up_throttled_and_frozen_sandboxes_gives_them_everything_back(self):
+        box = self.create(memory="200m", cpus=1)
+        self.level_is("critical")
+        wait_for("it is frozen", lambda: self.is_frozen(box), 20)
+        self.client.close("SIGKILL")
+        self.assertTrue(self.is_frozen(box))
+        self.level_is("normal")
+        type(self).start_server()
+        self.assertEqual(self.sh(box, "echo it works"), "it works\n")
+        wait_for("its limits are in force", lambda: self.limits(box) == self.asked(200, 1))
 
     def test_at_critical_no_sandbox_is_made_and_idle_ones_are_frozen_until_their_next_call(self):
         idle, busy = self.create(memory="200m"), self.create(memory="200m")

@@ -27,6 +27,10 @@ class Pressure(PressureCase):
     def limits(self, box):
         return {name: self.value(box, name) for name in FILES}
 
+    def asked(self, mib, cpus):
+        return {"memory.high": "max", "memory.max": str(mib * MIB), "memory.swap.max": "0",
+                "cpu.max": f"{int(cpus * 100_000)} 100000"}
+
     def is_throttled(self, before, now):
         high = now["memory.high"]
         others = {name: text for name, text in now.items() if name != "memory.high"}
