@@ -6,19 +6,6 @@
 
 namespace hutch::tools {
 
-namespace {
-
-/// What was done to it because the host is short of memory.
-std::optional<std::string> pressure_on(const std::string& id, Services& services) {
-  const sandbox::PressureStatus status = services.manager.pressure().status();
-  const auto done = status.sandboxes.find(id);
-  if (done == status.sandboxes.end()) return std::nullopt;
-  return fmt::format("{}, {}: throttled to {}{}", name_of(status.level), status.figures.text(),
-                     done->second.text, done->second.frozen ? "; frozen until its next call" : "");
-}
-
-}  // namespace
-
 SandboxInfo info_of(sandbox::Sandbox& sandbox, Services& services) {
   const auto about = sandbox.about();
   SandboxInfo info{.view = view_of(about, state_of(sandbox)), .created_at = iso_time(about.created_at)};
@@ -30,7 +17,7 @@ SandboxInfo info_of(sandbox::Sandbox& sandbox, Services& services) {
   info.pids = usage.cgroup.pids;
   if (usage.cgroup.cpu_us) info.cpu_s = static_cast<double>(*usage.cgroup.cpu_us) / 1e6;
   info.disk_bytes = static_cast<int64_t>(usage.disk_bytes);
-  info.pressure = pressure_on(about.id, services);
+  info.pressure = services.manager.pressure().status().done_to(about.id);
   return info;
 }
 
@@ -67,7 +54,7 @@ std::string text_of(const SandboxInfo& info) {
                         size_in_words(static_cast<uint64_t>(*info.memory_bytes)), info.pids.value_or(0),
                         info.cpu_s.value_or(0),
                         size_in_words(static_cast<uint64_t>(info.disk_bytes.value_or(0))));
-  if (info.pressure) text += fmt::format("memory pressure is {}\n", *info.pressure);
+  if (info.pressure) text += *info.pressure + "\n";
   text += text_of(info.view);
   for (const auto& item : info.view.isolation)
     text += fmt::format("  {} {}: {}\n", item.enforced ? "+" : "-", item.name, item.detail);

@@ -82,6 +82,10 @@ std::string server_text(const RunningServer& server, const json& status) {
       bytes(totals, "memory_bytes"), bytes(totals, "memory_limits_bytes"),
       bytes(totals, "memory_limits_max_bytes"), bytes(totals, "disk_bytes"),
       bytes(totals, "disk_limits_bytes"));
+  const json& pressure = status.at("pressure");
+  text += fmt::format("  memory pressure {}{}{}\n", pressure.value("level", ""),
+                      pressure.contains("available") ? ": " + pressure.value("available", "") : "",
+                      pressure.contains("last_action") ? "; last: " + pressure.value("last_action", "") : "");
   for (const json& kind : status.at("pool"))
     text += fmt::format("  pool {}: ready {} of {}, hits {}, misses {}\n", kind.value("kind", ""),
                         kind.value("ready", int64_t{0}), kind.value("target", int64_t{0}),

@@ -18,6 +18,13 @@ constexpr int kTicksBetweenEnds = 3;
 
 }  // namespace
 
+std::optional<std::string> PressureStatus::done_to(const std::string& id) const {
+  const auto done = sandboxes.find(id);
+  if (done == sandboxes.end()) return std::nullopt;
+  return fmt::format("memory pressure is {}, {}: throttled to {}{}", name_of(level), figures.text(),
+                     done->second.text, done->second.frozen ? "; frozen until its next call" : "");
+}
+
 PressureSettings pressure_settings(const config::Pressure& pressure) {
   const auto band = [](const config::PressureEdges& level) {
     return PressureBand{level.enter, level.leave, level.psi};

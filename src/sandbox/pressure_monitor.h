@@ -57,6 +57,9 @@ struct PressureStatus {
   std::map<std::string, Done> sandboxes;  // what was done to whom; the others have what they asked for
   bool warm_drained = false;
   std::string last_action, last_refusal;
+
+  /// In words, when something was done to it.
+  std::optional<std::string> done_to(const std::string& id) const;
 };
 
 /// Looks once in an interval how short memory is, as long as there is any sandbox, and does what the level

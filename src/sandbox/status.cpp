@@ -100,6 +100,15 @@ SandboxStatus status_of(Sandbox& sandbox, bool disk) {
   return out;
 }
 
+void add_level(const PressureStatus& pressure, PressurePart& out) {
+  out.level = name_of(pressure.level);
+  out.since_s = seconds(Clock::now() - pressure.since);
+  out.squeezed = static_cast<int64_t>(pressure.sandboxes.size());
+  if (pressure.figures.total_bytes > 0) out.available = pressure.figures.text();
+  if (!pressure.last_action.empty()) out.last_action = pressure.last_action;
+  if (!pressure.last_refusal.empty()) out.last_refusal = pressure.last_refusal;
+}
+
 TotalsStatus totals_of(const Status& status, const config::Limits& limits) {
   TotalsStatus out;
   out.sandboxes = static_cast<int64_t>(status.sandboxes.size());
@@ -173,10 +182,15 @@ Status status_of(Manager& manager, const StatusOptions& options) {
                         .uptime_s = seconds(Clock::now() - manager.started_at()),
                         .owner = owner()},
              .pressure = pressure_part()};
+  const PressureStatus pressure = manager.pressure().status();
+  add_level(pressure, out.pressure);
   if (manager.prepared()) {
     out.server.id = std::filesystem::path(manager.folder()).filename();
     out.pool = pool_part(manager);
-    for (const auto& sandbox : manager.list()) out.sandboxes.push_back(status_of(*sandbox, options.disk));
+    for (const auto& sandbox : manager.list()) {
+      out.sandboxes.push_back(status_of(*sandbox, options.disk));
+      if (const auto text = pressure.done_to(sandbox->id())) out.sandboxes.back().done_to_it.push_back(*text);
+    }
   }
   if (options.ended) out.ended = ended_of(manager);
   out.totals = totals_of(out, manager.config().limits);

@@ -44,16 +44,23 @@ struct ServerStatus {
   }
 };
 
-/// PRESSURE: the one place for its level and what was done about it; see pressure_part(), and pressure_text()
-/// in cli/stats.cpp. Here what the kernel says of the want of memory: the part of the last 10 s in which
-/// some, or all, waited.
+/// Want of memory: what the kernel says, which is the part of the last 10 s in which some, or all, waited;
+/// and of a server what it makes of it.
 struct PressurePart {
   std::optional<double> memory_some_percent, memory_full_percent;
+  std::optional<std::string> level, available, last_action, last_refusal;
+  std::optional<int64_t> since_s, squeezed;
 
   template <class V>
   void describe(V& v) {
     v.optional("memory_some_percent", memory_some_percent, "Time in which some process waited for memory.");
     v.optional("memory_full_percent", memory_full_percent, "Time in which all of them did.");
+    v.optional("level", level, "normal, warning, high, critical or emergency.");
+    v.optional("since_s", since_s, "Seconds since it came to that.");
+    v.optional("available", available, "The memory that decides, when it was looked at last.");
+    v.optional("squeezed", squeezed, "Sandboxes that are throttled or frozen.");
+    v.optional("last_action", last_action, "What was done last.");
+    v.optional("last_refusal", last_refusal, "Why a sandbox was refused last.");
   }
 };
 
