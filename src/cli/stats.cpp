@@ -140,7 +140,6 @@ std::string json_of(const Look& now, int indent) {
   for (const auto& [server, status] : now.servers) {
     nlohmann::ordered_json one = status;
     one.erase("host");
-    one.erase("pressure");
     out["servers"].push_back(std::move(one));
   }
   return out.dump(indent);
