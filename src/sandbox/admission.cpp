@@ -171,7 +171,8 @@ std::map<std::string, std::string> kinds_of(const config::Config& config) {
   const auto hard = [&](const std::string& name) {
     const config::Profile& p = config.profiles.at(name);
     const config::SandboxDefaults settings = config::settings_of(config, name);
-    return Hard(p.runtime, p.host_paths, p.workdir, settings.open_files, settings.shm.value, settings.disk.value);
+    return Hard(p.runtime, p.host_paths, p.workdir, settings.open_files, settings.shm.value,
+                settings.disk.value);
   };
   std::map<Hard, std::string> first{{hard(config.default_profile), config.default_profile}};
   std::map<std::string, std::string> kinds;

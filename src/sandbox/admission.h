@@ -42,8 +42,8 @@ Charge warm_charge();
 /// Throws unavailable when a limit that the caller named does not hold. A default one is reported as it is.
 void check_enforced(const CreateRequest& request, const runtime::Isolation& isolation);
 
-/// For each profile the first one with the same root file system, disk, runtime and hardening, the default one
-/// before all others: a warm sandbox of that kind serves it, all else is attached at the claim.
+/// For each profile the first one with the same root file system, disk, runtime and hardening, the default
+/// one before all others: a warm sandbox of that kind serves it, all else is attached at the claim.
 std::map<std::string, std::string> kinds_of(const config::Config& config);
 
 /// Physical memory of this host.

@@ -62,8 +62,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(KeptProcess, stream, number, tit
                                                 counts_as_use, has_answers, was_cancelled, started_at,
                                                 oom_kills_before, next_unread, session)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Record, id, runtime, state, pid, start_time, cgroup_v2,
-                                                cgroups, first_id, disk, about, owner, is_default, outlives_server,
-                                                paused, processes)
+                                                cgroups, first_id, disk, about, owner, is_default,
+                                                outlives_server, paused, processes)
 
 std::string to_line(const Record& record) {
   return nlohmann::json(record).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace) + "\n";

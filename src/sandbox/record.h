@@ -23,7 +23,7 @@ struct Record {
   uint64_t start_time = 0;         // of that process, see process_start_time()
   bool cgroup_v2 = false;
   std::map<std::string, std::string> cgroups;
-  uint32_t first_id = 0;  // of its range of host ids; 0 = none of its own
+  uint32_t first_id = 0;                // of its range of host ids; 0 = none of its own
   std::optional<runtime::DiskId> disk;  // that its files lie on, where it has one
 
   // From its claim on:
