@@ -147,6 +147,7 @@ bool lives_on(const Record& record) {
 std::vector<Leftover> remove_server_folder(const std::string& folder,
                                            const std::function<bool(const Leftover&)>& keep) {
   std::vector<Leftover> removed;
+  Ledger ledger;
   for (const auto& id : names_in(folder + "/sandboxes")) {
     Leftover leftover{.record = {}, .folder = folder + "/sandboxes/" + id, .last_used = {}};
     leftover.record.id = id;
@@ -159,13 +160,11 @@ std::vector<Leftover> remove_server_folder(const std::string& folder,
       (void)end_recorded_agent(leftover.record, Clock::now() + 5s);
       gone = remove_cgroups(cgroup, Clock::now() + 2s);
     }
-    // The record goes last: as long as something is left, the next try must find it.
-    if (gone && remove_with_patience(leftover.folder)) removed.push_back(std::move(leftover));
-  }
-  if (!removed.empty()) {
-    Ledger ledger;
-    ledger.open(folder.substr(0, folder.rfind("/servers/")));
-    for (const auto& leftover : removed) ledger.release(leftover.record.id);
+    if (!gone) continue;
+    // Before its folder goes: whoever is killed in between leaves something that the next one finds.
+    if (!ledger.is_open()) ledger.open(folder.substr(0, folder.rfind("/servers/")));
+    ledger.release(id);
+    if (remove_with_patience(leftover.folder)) removed.push_back(std::move(leftover));
   }
   if (names_in(folder + "/sandboxes").empty()) sys::remove_tree(folder);
   return removed;
