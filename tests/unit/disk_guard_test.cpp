@@ -14,12 +14,12 @@ using hutch::sandbox::GuardedDisk;
 
 namespace {
 
-constexpr uint64_t kMiB = 1u << 20;
+constexpr uint64_t kMebibyte = 1u << 20;
 
 /// A host of figures. A closed disk has all its room used.
-struct Host {
-  static constexpr uint64_t kFiller = 5000 * kMiB;
-  DiskSpace space{1000 * kMiB, 900 * kMiB};
+struct HostDisk {
+  static constexpr uint64_t kFiller = 5000 * kMebibyte;
+  DiskSpace space{1000 * kMebibyte, 900 * kMebibyte};
   std::map<std::string, uint64_t> written, used;
   std::set<std::string> shut, failing;
 
@@ -39,42 +39,42 @@ struct Host {
   }
 };
 
-GuardedDisk disk(const std::string& id, uint64_t limit = 100 * kMiB) {
+GuardedDisk disk(const std::string& id, uint64_t limit = 100 * kMebibyte) {
   return {.sandbox_id = id, .disk = hutch::runtime::DiskId{}, .agent = 0, .image = {}, .limit_bytes = limit};
 }
 
-const DiskSettings kSettings{.reserve_bytes = 80 * kMiB, .reserve_percent = 5, .overcommit = 2};
+const DiskSettings kSettings{.reserve_bytes = 80 * kMebibyte, .reserve_percent = 5, .overcommit = 2};
 
 }  // namespace
 
 TEST_CASE("the reserve is the larger of bytes and percent") {
-  CHECK(kSettings.reserve({1000 * kMiB, 0}) == 80 * kMiB);
-  CHECK(kSettings.reserve({10'000 * kMiB, 0}) == 500 * kMiB);
+  CHECK(kSettings.reserve({1000 * kMebibyte, 0}) == 80 * kMebibyte);
+  CHECK(kSettings.reserve({10'000 * kMebibyte, 0}) == 500 * kMebibyte);
 }
 
 TEST_CASE("disks are closed below the reserve, and opened again only well above it") {
-  Host host;
+  HostDisk host;
   DiskGuard guard(kSettings, host.hooks());
   const std::vector<GuardedDisk> both{disk("a"), disk("b")};
   CHECK_FALSE(guard.look(both).closed);
-  host.space.free = 80 * kMiB;
+  host.space.free = 80 * kMebibyte;
   CHECK_FALSE(guard.look(both).closed);
-  host.space.free = 80 * kMiB - 1;
+  host.space.free = 80 * kMebibyte - 1;
   CHECK(guard.look(both).closed);
   CHECK(host.shut == std::set<std::string>{"a", "b"});
   CHECK(guard.reason().find("0.1 GB") != std::string::npos);
-  host.space.free = 89 * kMiB;
+  host.space.free = 89 * kMebibyte;
   CHECK(guard.look(both).closed);
-  host.space.free = 90 * kMiB;
+  host.space.free = 90 * kMebibyte;
   CHECK_FALSE(guard.look(both).closed);
   CHECK(host.shut.empty());
   CHECK(guard.reason().empty());
 }
 
 TEST_CASE("what is made while the disk is short, or was closed by a dead server, is closed and opened too") {
-  Host host;
+  HostDisk host;
   DiskGuard guard(kSettings, host.hooks());
-  host.space.free = 10 * kMiB;
+  host.space.free = 10 * kMebibyte;
   guard.look({disk("a")});
   guard.look({disk("a"), disk("b")});
   CHECK(host.shut == std::set<std::string>{"a", "b"});
@@ -83,15 +83,15 @@ TEST_CASE("what is made while the disk is short, or was closed by a dead server,
   CHECK_FALSE(host.shut.contains("c"));
   guard.look({disk("a"), disk("b"), disk("c")});
   CHECK(host.shut.contains("c"));
-  host.space.free = 500 * kMiB;
+  host.space.free = 500 * kMebibyte;
   guard.look({disk("a"), disk("b"), disk("c")});
   CHECK(host.shut.empty());
 }
 
 TEST_CASE("what cannot be closed is named, and tried again") {
-  Host host;
+  HostDisk host;
   DiskGuard guard(kSettings, host.hooks());
-  host.space.free = 10 * kMiB;
+  host.space.free = 10 * kMebibyte;
   host.failing = {"a"};
   GuardedDisk folder = disk("f");
   folder.disk.reset();
@@ -102,26 +102,26 @@ TEST_CASE("what cannot be closed is named, and tried again") {
 }
 
 TEST_CASE("what is promised and not yet written counts as gone") {
-  Host host;
+  HostDisk host;
   DiskGuard guard(kSettings, host.hooks());
   const std::vector<GuardedDisk> both{disk("a"), disk("b")};
-  host.space.free = 100 * kMiB;
-  host.written = {{"a", 50 * kMiB}, {"b", 40 * kMiB}};
-  host.used = {{"a", 60 * kMiB}, {"b", 10 * kMiB}};
+  host.space.free = 100 * kMebibyte;
+  host.written = {{"a", 50 * kMebibyte}, {"b", 40 * kMebibyte}};
+  host.used = {{"a", 60 * kMebibyte}, {"b", 10 * kMebibyte}};
   CHECK_FALSE(guard.look(both).closed);
-  host.used["a"] = 71 * kMiB;
+  host.used["a"] = 71 * kMebibyte;
   CHECK(guard.look(both).closed);
-  host.used["a"] = 1000 * kMiB;
+  host.used["a"] = 1000 * kMebibyte;
   CHECK(guard.look(both).closed);
   CHECK(guard.reason().find("0.0 GB free") != std::string::npos);
   CHECK_THROWS_AS(guard.check_room_for_create(), Error);
 }
 
 TEST_CASE("a create is refused at the reserve, whoever has looked before") {
-  Host host;
+  HostDisk host;
   DiskGuard guard(kSettings, host.hooks());
   CHECK_NOTHROW(guard.check_room_for_create());
-  host.space.free = 10 * kMiB;
+  host.space.free = 10 * kMebibyte;
   try {
     guard.check_room_for_create();
     FAIL("not refused");
@@ -132,12 +132,12 @@ TEST_CASE("a create is refused at the reserve, whoever has looked before") {
 }
 
 TEST_CASE("room for new ones is the overcommitted free space less what the others have not written yet") {
-  Host host;
+  HostDisk host;
   DiskGuard guard(kSettings, host.hooks());
-  host.space.free = 300 * kMiB;
-  host.written = {{"a", 30 * kMiB}, {"b", 110 * kMiB}};
+  host.space.free = 300 * kMebibyte;
+  host.written = {{"a", 30 * kMebibyte}, {"b", 110 * kMebibyte}};
   GuardedDisk folder = disk("f");
   folder.disk.reset();
-  CHECK(guard.free_for_new({disk("a"), disk("b"), folder}) == static_cast<int64_t>(530 * kMiB));
-  CHECK(guard.free_for_new({disk("c", 700 * kMiB)}) == -static_cast<int64_t>(100 * kMiB));
+  CHECK(guard.free_for_new({disk("a"), disk("b"), folder}) == static_cast<int64_t>(530 * kMebibyte));
+  CHECK(guard.free_for_new({disk("c", 700 * kMebibyte)}) == -static_cast<int64_t>(100 * kMebibyte));
 }
