@@ -21,17 +21,25 @@ std::string end_is_near(const sandbox::Sandbox& sandbox) {
                      sandbox.id(), std::max<int64_t>(left.count(), 0));
 }
 
+/// What its caller should know beside what was asked for.
+std::string news_of(const sandbox::Sandbox& sandbox, Services& services) {
+  std::string news = end_is_near(sandbox);
+  const std::string disk = services.manager.disk_guard().reason();
+  if (!disk.empty() && !news.empty()) news += ' ';
+  return news + disk;
+}
+
 }  // namespace
 
 Target find_target(Services& services, const std::string& id_or_name) {
   if (!id_or_name.empty()) {
     Target target{.sandbox = services.manager.find(id_or_name), .note = {}};
-    target.note = end_is_near(*target.sandbox);
+    target.note = news_of(*target.sandbox, services);
     return target;
   }
   auto found = services.manager.default_sandbox();
   Target target{.sandbox = std::move(found.sandbox), .note = {}};
-  target.note = end_is_near(*target.sandbox);
+  target.note = news_of(*target.sandbox, services);
   if (found.fresh)
     target.note = found.previous_cause.empty()
                       ? fmt::format("{} is new: this server's default sandbox, for calls without sandbox_id.",

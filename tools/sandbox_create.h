@@ -25,14 +25,14 @@ struct SandboxCreateArgs {
 
   template <class V>
   void describe(V& v) {
-    v.optional("profile", profile, "Kind of sandbox, see sandbox_list_profiles.");
-    v.optional("name", name, "A name of your own, usable as sandbox_id.", {.max = 64});
+    v.optional("profile", profile, "See sandbox_list_profiles.");
+    v.optional("name", name, "Usable as sandbox_id.", {.max = 64});
     v.optional("memory", memory, "Memory limit (default 1g); no swap.", {.min = 16 << 20});
     v.optional("cpus", cpus, "Processors (default 2, at most the host's).", {.min = 0.05, .max = 1024});
-    v.optional("pids", pids, "Processes and threads at once (default 512).", {.min = 8, .max = 4'194'304});
+    v.optional("pids", pids, "Processes and threads (default 512).", {.min = 8, .max = 4'194'304});
     v.optional("disk", disk, "Disk limit (default 2g).", {.min = 16 << 20});
     v.optional("env", env, "Environment variables.");
-    v.optional("workdir", workdir, "Folder in which commands start (default /workspace).");
+    v.optional("workdir", workdir, "Where commands start (default /workspace).");
     v.optional("ttl_s", ttl_s, "Seconds after which it ends (default 0: never).",
                {.min = 0, .max = 31'536'000});
     v.optional("idle_timeout_s", idle_timeout_s, "Seconds without use after which it ends (default 1800).",

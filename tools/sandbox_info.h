@@ -35,7 +35,7 @@ struct SandboxInfo {
     v.optional("disk_bytes", disk_bytes, "Disk that its files take.");
     v.optional("cpu_s", cpu_s, "Processor time used so far, in seconds.");
     v.optional("cause", cause, "Why it ended.");
-    v.optional("pressure", pressure, "What was done to it because the host is short of memory.");
+    v.optional("pressure", pressure, "What was done to it because the host is short of memory or disk.");
   }
 };
 

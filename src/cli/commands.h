@@ -11,6 +11,7 @@ int exec(const Options& options);
 int doctor(const Options& options);
 int show_config(const Options& options);
 int pool(const Options& options);
+int gc(const Options& options);
 int ls(const Options& options);
 int info(const Options& options);
 int rm(const Options& options);

@@ -5,6 +5,7 @@
 #include "cli/commands.h"
 #include "cli/control.h"
 #include "cli/print.h"
+#include "sandbox/store.h"
 #include "tools/common.h"
 #include "tools/encoding.h"
 
@@ -70,6 +71,17 @@ int ls(const Options& options) {
       all.push_back(std::move(one));
     }
   }
+  if (!options.server)
+    for (const auto& leftover : sandbox::left_behind(load_settings(options).config.home)) {
+      const auto& about = leftover.record.about;
+      rows.push_back(
+          {about.id, or_nothing(about.name), "left", kNothing, kNothing, kNothing, about.profile, "(dead)"});
+      all.push_back({{"id", about.id},
+                     {"name", about.name},
+                     {"state", "left"},
+                     {"profile", about.profile},
+                     {"server", nullptr}});
+    }
   if (options.json)
     fmt::print("{}\n", all.dump(2));
   else if (all.empty())

@@ -145,17 +145,12 @@ void Ledger::charge(std::string_view server_id, std::string_view sandbox_id, con
     const std::span all(lines_, kMaxLines);
     line = &*std::ranges::find_if(all, [](const Line& l) { return l.used == 0; });
     set_text(line->sandbox_id, sandbox_id);
-    set_text(line->server_id, server_id);
   }
+  set_text(line->server_id, server_id);
   line->memory_bytes = charge.memory_bytes;
   line->disk_bytes = charge.disk_bytes;
   line->warm = charge.warm ? 1 : 0;
   set_used(line->used, true);
-}
-
-void Ledger::move(std::string_view sandbox_id, std::string_view server_id) {
-  const Locked lock(*this);
-  if (Line* line = find(sandbox_id)) set_text(line->server_id, server_id);
 }
 
 void Ledger::release(std::string_view sandbox_id) noexcept {
@@ -164,12 +159,10 @@ void Ledger::release(std::string_view sandbox_id) noexcept {
   if (Line* line = find(sandbox_id)) set_used(line->used, false);
 }
 
-void Ledger::release_if(
-    const std::function<bool(const std::string& server_id, const std::string& sandbox_id)>& gone) {
+void Ledger::release_of(const std::function<bool(const std::string& server_id)>& gone) {
   const Locked lock(*this);
   for (Line& line : std::span(lines_, kMaxLines))
-    if (line.used != 0 && gone(std::string(text_of(line.server_id)), std::string(text_of(line.sandbox_id))))
-      set_used(line.used, false);
+    if (line.used != 0 && gone(std::string(text_of(line.server_id)))) set_used(line.used, false);
 }
 
 }  // namespace hutch::sandbox

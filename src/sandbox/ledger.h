@@ -46,18 +46,15 @@ class Ledger {
   void open(const std::string& data_folder);
   bool is_open() const noexcept { return lines_ != nullptr; }
 
-  /// Adds the sandbox, or changes what it is counted with, when all together then stay within `host`. Throws
-  /// limit_exceeded, which names the total that would be passed and what is free of it; nothing is changed
-  /// then. A change to less, or to the same, always works.
+  /// Adds the sandbox, or changes what it is counted with and whose it is, when all together then stay within
+  /// `host`. Throws limit_exceeded, which names the total that would be passed and what is free of it;
+  /// nothing is changed then. A change to less, or to the same, always works.
   void charge(std::string_view server_id, std::string_view sandbox_id, const Charge& charge,
               const HostTotals& host);
-  /// The sandbox now belongs to another server.
-  void move(std::string_view sandbox_id, std::string_view server_id);
   void release(std::string_view sandbox_id) noexcept;
-  /// Releases all sandboxes for which it says so. For those of servers whose folder is gone: nobody else
-  /// would.
-  void release_if(
-      const std::function<bool(const std::string& server_id, const std::string& sandbox_id)>& gone);
+  /// Releases all sandboxes of the servers for which it says so. For those of which nobody else would: their
+  /// server is dead and had made nothing of them yet.
+  void release_of(const std::function<bool(const std::string& server_id)>& gone);
   Totals totals() const;
 
  private:

@@ -130,6 +130,8 @@ void Manager::adopt(const Leftover& leftover) {
   const std::lock_guard lock(mutex_);
   entry->published = true;
   if (entry->record.is_default && entry->record.owner == owner_) default_id_ = entry->id;
+  look_again_ = true;
+  changed_.notify_all();
 }
 
 /// A warm sandbox that lives, or nothing. With mutex_ held.

@@ -117,9 +117,7 @@ void Store::open() {
     server_id_ = id;
     folder_ = folder;
     ledger_.open(home_);
-    ledger_.release_if([&](const std::string& server, const std::string&) {
-      return !sys::exists(home_ + "/servers/" + server);
-    });
+    ledger_.release_of([&](const std::string& server) { return !sys::exists(home_ + "/servers/" + server); });
   } catch (Error& e) {
     e.during("setting up the data folder " + home_);
     e.hint(
@@ -147,7 +145,6 @@ bool lives_on(const Record& record) {
 std::vector<Leftover> remove_server_folder(const std::string& folder,
                                            const std::function<bool(const Leftover&)>& keep) {
   std::vector<Leftover> removed;
-  Ledger ledger;
   for (const auto& id : names_in(folder + "/sandboxes")) {
     Leftover leftover{.record = {}, .folder = folder + "/sandboxes/" + id, .last_used = {}};
     leftover.record.id = id;
@@ -160,14 +157,36 @@ std::vector<Leftover> remove_server_folder(const std::string& folder,
       (void)end_recorded_agent(leftover.record, Clock::now() + 5s);
       gone = remove_cgroups(cgroup, Clock::now() + 2s);
     }
-    if (!gone) continue;
-    // Before its folder goes: whoever is killed in between leaves something that the next one finds.
-    if (!ledger.is_open()) ledger.open(folder.substr(0, folder.rfind("/servers/")));
-    ledger.release(id);
-    if (remove_with_patience(leftover.folder)) removed.push_back(std::move(leftover));
+    // The record goes last: as long as something is left, the next try must find it.
+    if (gone && remove_with_patience(leftover.folder)) removed.push_back(std::move(leftover));
   }
-  if (names_in(folder + "/sandboxes").empty()) sys::remove_tree(folder);
+  const bool empty = names_in(folder + "/sandboxes").empty();
+  if (!empty && removed.empty()) return removed;
+  const size_t servers = folder.rfind("/servers/");
+  Ledger ledger;
+  ledger.open(folder.substr(0, servers));
+  for (const auto& leftover : removed) ledger.release(leftover.record.id);
+  if (!empty) return removed;
+  // Also what it had taken for sandboxes of which it made nothing yet. Before the folder goes: whoever is
+  // killed in between leaves something that the next one finds.
+  const std::string server = folder.substr(servers + std::string_view("/servers/").size());
+  ledger.release_of([&](const std::string& owner) { return owner == server; });
+  sys::remove_tree(folder);
   return removed;
+}
+
+std::vector<Leftover> left_behind(const std::string& home) {
+  std::vector<Leftover> out;
+  for (const auto& server : names_in(home + "/servers")) {
+    const std::string sandboxes = home + "/servers/" + server + "/sandboxes";
+    if (!try_lock(home + "/servers/" + server + "/lock")) continue;
+    for (const auto& id : names_in(sandboxes)) {
+      const std::string folder = sandboxes + "/" + id;
+      if (auto record = read_record(folder + "/record"); record && lives_on(*record))
+        out.push_back({std::move(*record), folder, last_use(folder)});
+    }
+  }
+  return out;
 }
 
 std::vector<Leftover> remove_dead_servers(const std::string& home,

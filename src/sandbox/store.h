@@ -90,6 +90,9 @@ bool lives_on(const Record& record);
 std::vector<Leftover> remove_server_folder(const std::string& folder,
                                            const std::function<bool(const Leftover&)>& keep);
 
+/// The sandboxes that dead servers left and that live on, until the next server takes them up.
+std::vector<Leftover> left_behind(const std::string& home);
+
 /// Does the same for every dead server below the data folder.
 std::vector<Leftover> remove_dead_servers(const std::string& home,
                                           const std::function<bool(const Leftover&)>& keep);

@@ -89,7 +89,7 @@ class Host {
     make(sandbox::Channel::take_over(io_.context(), folder_));
     sandbox::Kept kept{.description = description_, .last_used = sandbox::WallClock::now(), .processes = {}};
     for (const auto& process : record) kept.processes.push_back(from_json(process));
-    sandbox_->restore(std::move(kept), kHello, deadline);
+    sandbox_->restore(std::move(kept), kHello.orphan_ttl_ms, deadline);
   }
   json answer(const json& request);
 
@@ -99,8 +99,7 @@ class Host {
   void make(std::shared_ptr<sandbox::Channel> channel) {
     channel_ = body_.channel = std::move(channel);
     sandbox_ = std::make_shared<sandbox::Sandbox>(io_.context(), gauge_, std::move(body_));
-    sandbox_->watch([] {});
-    sandbox_->watch_processes([this] { say_kept(); });
+    sandbox_->watch({.on_end = [] {}, .on_use = [] {}, .on_processes_change = [this] { say_kept(); }});
   }
   void say_kept() const {
     json all = json::array();

@@ -21,6 +21,7 @@ export const calls = [
   { tool: 'sandbox_eval', args: { sandbox_id: 'real-client', code: '2 ** 10', language: 'python' }, text: /1024/, field: 'end' },
   { tool: 'sandbox_process', args: { sandbox_id: 'real-client', action: 'list' }, text: /no background processes/, field: 'processes' },
   { tool: 'sandbox_info', args: { sandbox_id: 'real-client' }, text: /real-client|sbx-/, field: 'limits' },
+  { tool: 'sandbox_update', args: { sandbox_id: 'real-client', ttl_s: 900 }, text: /sbx-/, field: 'expires_at' },
   { tool: 'sandbox_destroy', args: { sandbox_id: 'real-client' }, text: /sbx-/, field: 'destroyed' },
 ];
 

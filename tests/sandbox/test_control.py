@@ -24,6 +24,10 @@ class ControlCase(HutchCase):
         super().setUpClass()
         skip_when_impossible()
 
+    def tearDown(self):
+        # What a killed server leaves alive would be the next test's.
+        self.addCleanup(lambda: self.run_ok("gc", "--all"))
+
     def start(self, **options):
         client = self.server("--results", "structured", **options)
         self.addCleanup(lambda: client.process.poll() is None and client.close())

@@ -107,7 +107,9 @@ class WhileTheNextOneCleansUp(CrashCase):
         return folder
 
     def clean(self, client):
+        """Takes up what lives and removes the rest, then all of it."""
         call(client, "sandbox_list")
+        call(client, "sandbox_destroy", sandbox_id="*", confirm=True)
 
     def test_it_is_killed_too_and_the_third_one_finishes(self):
         self.dead_server()
@@ -127,7 +129,7 @@ class WhileTheNextOneCleansUp(CrashCase):
                     file.write(json.dumps({**json.loads(lines[-1]), "state": "ending"}) + "\n")
         with open(f"{folder}/lock", "r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            done = subprocess.run(["sh", "-c", f'exec 3<&{lock.fileno()} 4</dev/null && exec "$@"', "sh",
+            done = subprocess.run(["bash", "-c", f'exec 3<&{lock.fileno()} 4</dev/null && exec "$@"', "bash",
                                    *self.under(when, step), HUTCH, "--remove", folder],
                                   env=self.env(), pass_fds=[lock.fileno()], timeout=60 * SLOW)
         self.assertIn(done.returncode, (0, REACHED))
@@ -191,6 +193,7 @@ class Worker(threading.Thread):
             if not self.killed:
                 raise AssertionError(f"a server that nobody killed ended: {self.client.stderr()}")
             self.client.close("SIGKILL")
+            self.current = None
             self.client, self.killed = self.case.server("--results", "structured"), False
         # What it took up of dead ones is as they left it, and nothing of a living one.
         with contextlib.suppress(*KILLED):

@@ -577,6 +577,8 @@ class Hostile(ExecCase):
 class Servers(HutchCase):
     def setUp(self):
         skip_when_impossible()
+        # What a killed server leaves alive.
+        self.addCleanup(lambda: self.hutch("gc", "--all"))
 
     def serve(self):
         server = self.server("--results", "structured")

@@ -248,7 +248,7 @@ class Bounds(HutchCase):
 
     def test_creates_at_the_same_instant_all_succeed_and_never_share_a_sandbox(self):
         count = 24 if os.environ.get("HUTCHTEST_SHORT") else 200
-        server = self.serve(HUTCH_LIMITS__MAX_SANDBOXES=300)
+        server = self.serve(HUTCH_LIMITS__MAX_SANDBOXES=300, HUTCH_SANDBOX__MEMORY="64m", HUTCH_SANDBOX__DISK="64m")
         call(server, "sandbox_list")
         wait_ready(self)
         calls = [server.submit_tool("sandbox_create") for _ in range(count)]

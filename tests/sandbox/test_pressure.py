@@ -67,9 +67,15 @@ class Pressure(PressureCase):
                 16 * MIB <= now["memory.limit_in_bytes"] < before["memory.limit_in_bytes"])
 
     def unthrottle(self, box, limits):
-        for name in sorted(limits, reverse=True):  # memsw before the limit
-            with open(f"{self.folder(name.split('.')[0], box)}/{name}", "w") as file:
-                file.write(str(limits[name]))
+        def written():
+            try:
+                for name in sorted(limits, reverse=True):  # memsw before the limit
+                    with open(f"{self.folder(name.split('.')[0], box)}/{name}", "w") as file:
+                        file.write(str(limits[name]))
+                return True
+            except OSError:  # the server's look came in between
+                return False
+        wait_for("the limits are written from outside", written)
 
     def is_frozen(self, box):
         with open(f"{self.folder('freezer', box)}/freezer.state") as file:

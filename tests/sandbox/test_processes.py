@@ -675,7 +675,8 @@ class FullDisk(ProcessCase):
 
     @classmethod
     def env(cls, **extra):
-        return {**super().env(**extra), "HUTCH_HOME": cls.disk}
+        return {**super().env(**extra), "HUTCH_HOME": cls.disk, "HUTCH_SANDBOX__DISK": "16m", "HUTCH_LIMITS__DISK_OVERCOMMIT": "100",
+                "HUTCH_LIMITS__DISK_RESERVE": "0", "HUTCH_LIMITS__DISK_RESERVE_PERCENT": "0"}
 
     def test_does_not_hold_what_prints_and_its_last_lines_can_be_read(self):
         box = self.box()

@@ -13,6 +13,7 @@ CALLS = (
     ("sandbox_eval", {"code": "1 + 1", "language": "python"}), ("sandbox_process", {"action": "list"}), ("sandbox_info", {"sandbox_id": "rev"}),
     ("sandbox_read_file", {"path": "missing"}), ("sandbox_exec", {"sandbox_id": "nope", "command": "true"}),
     ("sandbox_exec", {}), ("sandbox_exec", {"command": "exit 3"}), ("sandbox_exec", {"command": "sleep 9", "timeout_s": 0.2}),
+    ("sandbox_update", {"sandbox_id": "rev", "ttl_s": 900, "labels": {"a": "b"}}),
     ("sandbox_destroy", {"sandbox_id": "rev"}),
 )
 FAILING = {11, 12, 13}  # indexes of CALLS that must be isError

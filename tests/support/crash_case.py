@@ -69,10 +69,13 @@ class CrashCase(HutchCase):
 
     @classmethod
     def use_and_end(cls):
-        """The next server: one tool call, and a clean end."""
+        """The next server: one tool call, and a clean end. What it has taken up and not used it would leave to the next
+        one: it is told to end that too."""
         with cls.server("--results", "structured") as server:
             done = call(server, "sandbox_exec", command="echo alive")
             assert not done.is_error and done.structured["stdout"] == "alive\n", done.text
+            done = call(server, "sandbox_destroy", sandbox_id="*", confirm=True)
+            assert not done.is_error, done.text
 
     def under(self, when, step=0, pattern=""):
         return [KILL_AT, when, "--report", self.report, str(step), pattern, "--"]

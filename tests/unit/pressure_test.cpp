@@ -12,7 +12,7 @@ using enum PressureLevel;
 
 namespace {
 
-constexpr uint64_t kMiB = 1 << 20;
+constexpr uint64_t kOneMiB = 1 << 20;
 const PressureBands kBands{.warning = {20, 25, 10},
                            .high = {12, 16, 20},
                            .critical = {6, 9, 40},
@@ -20,8 +20,8 @@ const PressureBands kBands{.warning = {20, 25, 10},
                            .min_stay = 10s};
 
 PressureFigures free_is(double percent, std::optional<double> psi = {}) {
-  return {.total_bytes = 1000 * kMiB,
-          .available_bytes = static_cast<uint64_t>(percent * 10 * static_cast<double>(kMiB)),
+  return {.total_bytes = 1000 * kOneMiB,
+          .available_bytes = static_cast<uint64_t>(percent * 10 * static_cast<double>(kOneMiB)),
           .psi_some = psi};
 }
 
@@ -42,15 +42,15 @@ class Course {
 PressuredSandbox box(std::string id, uint64_t used, uint64_t asked, bool busy = true,
                      Clock::duration idle = 0s) {
   return {.id = std::move(id),
-          .used_bytes = used * kMiB,
-          .asked_bytes = asked * kMiB,
+          .used_bytes = used * kOneMiB,
+          .asked_bytes = asked * kOneMiB,
           .asked_cpus = 2,
           .busy = busy,
           .idle_for = idle};
 }
 
 uint64_t mib_of(const PressurePlan& plan, const std::string& id) {
-  return plan.squeezed.at(id).memory_bytes.value() / kMiB;
+  return plan.squeezed.at(id).memory_bytes.value() / kOneMiB;
 }
 
 }  // namespace
@@ -131,14 +131,14 @@ TEST_SUITE("memory pressure: level") {
 
   TEST_CASE("a group with less left than the host decides") {
     PressureFigures figures = free_is(50);
-    figures.group_limit_bytes = 200 * kMiB;
-    figures.group_used_bytes = 190 * kMiB;
+    figures.group_limit_bytes = 200 * kOneMiB;
+    figures.group_used_bytes = 190 * kOneMiB;
     CHECK(Course().at(0, figures) == critical);
-    CHECK(figures.free_bytes() == 10 * kMiB);
+    CHECK(figures.free_bytes() == 10 * kOneMiB);
     CHECK(figures.text() == "10 MB of its group's 200 MB are available (5 %)");
-    figures.group_used_bytes = 210 * kMiB;  // the kernel charges ahead
+    figures.group_used_bytes = 210 * kOneMiB;  // the kernel charges ahead
     CHECK(Course().at(0, figures) == emergency);
-    figures.group_used_bytes = 20 * kMiB;
+    figures.group_used_bytes = 20 * kOneMiB;
     CHECK(Course().at(0, figures) == normal);
     CHECK(figures.text() == "500 MB of 1000 MB are available (50 %)");
   }
@@ -149,16 +149,17 @@ TEST_SUITE("memory pressure: level") {
 }
 
 TEST_SUITE("memory pressure: what is done with whom") {
-  const ThrottleSettings kV2{.floor_bytes = 32 * kMiB, .by_high = true};
-  const ThrottleSettings kV1{.floor_bytes = 32 * kMiB, .by_high = false};
+  const ThrottleSettings kV2{.floor_bytes = 32 * kOneMiB, .by_high = true};
+  const ThrottleSettings kV1{.floor_bytes = 32 * kOneMiB, .by_high = false};
 
   TEST_CASE("below high nobody is touched") {
     for (const auto level : {normal, warning})
-      CHECK(plan_pressure(level, kMiB, {box("a", 900, 1000)}, kV2).squeezed.empty());
+      CHECK(plan_pressure(level, kOneMiB, {box("a", 900, 1000)}, kV2).squeezed.empty());
   }
 
   TEST_CASE("who uses more than its share is held below what it uses, the others may grow") {
-    const auto plan = plan_pressure(high, 100 * kMiB, {box("hog", 900, 1000), box("small", 50, 1000)}, kV2);
+    const auto plan =
+        plan_pressure(high, 100 * kOneMiB, {box("hog", 900, 1000), box("small", 50, 1000)}, kV2);
     CHECK(mib_of(plan, "hog") == 723);  // half of 1000 by use (947), half by what was asked (500)
     CHECK(mib_of(plan, "small") == 276);
     CHECK_FALSE(plan.squeezed.at("hog").cpus);
@@ -168,7 +169,7 @@ TEST_SUITE("memory pressure: what is done with whom") {
   TEST_CASE("the higher the level, the less for all together") {
     const std::vector boxes{box("a", 400, 1000), box("b", 400, 1000)};
     const auto total = [&](PressureLevel level) {
-      const auto plan = plan_pressure(level, 200 * kMiB, boxes, kV2);
+      const auto plan = plan_pressure(level, 200 * kOneMiB, boxes, kV2);
       return mib_of(plan, "a") + mib_of(plan, "b");
     };
     CHECK(total(high) == 900);
@@ -181,12 +182,12 @@ TEST_SUITE("memory pressure: what is done with whom") {
         plan_pressure(critical, 0, {box("hog", 2000, 4000), box("idle", 1, 64), box("tiny", 1, 16)}, kV2);
     CHECK(mib_of(plan, "idle") == 32);
     CHECK(mib_of(plan, "tiny") == 16);
-    CHECK(mib_of(plan_pressure(high, 4000 * kMiB, {box("a", 10, 100)}, kV2), "a") == 100);
+    CHECK(mib_of(plan_pressure(high, 4000 * kOneMiB, {box("a", 10, 100)}, kV2), "a") == 100);
   }
 
   TEST_CASE("hard limits leave a tenth to grow, with a quarter of the processors") {
     const auto plan =
-        plan_pressure(high, 100 * kMiB, {box("a", 500, 1000), box("b", 10, 1000), box("c", 95, 100)}, kV1);
+        plan_pressure(high, 100 * kOneMiB, {box("a", 500, 1000), box("b", 10, 1000), box("c", 95, 100)}, kV1);
     CHECK(mib_of(plan, "a") == 550);
     CHECK(plan.squeezed.at("a").cpus == 0.5);
     CHECK(mib_of(plan, "b") == 32);
@@ -197,8 +198,8 @@ TEST_SUITE("memory pressure: what is done with whom") {
     const std::vector boxes{box("works", 10, 100), box("idle", 10, 100, false, 5s),
                             box("just", 10, 100, false, 1s)};
     for (const auto& settings : {kV1, kV2}) {
-      CHECK_FALSE(plan_pressure(high, kMiB, boxes, settings).squeezed.at("idle").frozen);
-      const auto plan = plan_pressure(critical, kMiB, boxes, settings);
+      CHECK_FALSE(plan_pressure(high, kOneMiB, boxes, settings).squeezed.at("idle").frozen);
+      const auto plan = plan_pressure(critical, kOneMiB, boxes, settings);
       CHECK(plan.squeezed.at("idle").frozen);
       CHECK_FALSE(plan.squeezed.at("works").frozen);
       CHECK_FALSE(plan.squeezed.at("just").frozen);
