@@ -28,7 +28,7 @@ struct SandboxCreateArgs {
     v.optional("profile", profile, "See sandbox_list_profiles.");
     v.optional("name", name, "Usable as sandbox_id.", {.max = 64});
     v.optional("memory", memory, "Memory limit (default 1g); no swap.", {.min = 16 << 20});
-    v.optional("cpus", cpus, "Processors (default 2, at most the host's).", {.min = 0.05, .max = 1024});
+    v.optional("cpus", cpus, "Processors (default 2).", {.min = 0.05, .max = 1024});
     v.optional("pids", pids, "Processes and threads (default 512).", {.min = 8, .max = 4'194'304});
     v.optional("disk", disk, "Disk limit (default 2g).", {.min = 16 << 20});
     v.optional("env", env, "Environment variables.");

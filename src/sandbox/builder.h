@@ -26,6 +26,7 @@ struct Entry {
   bool claimed = false;    // somebody's; otherwise being built for nobody, or warm
   bool published = false;  // its owner can name it
   bool adopted = false;    // from a server that is dead
+  bool gives_way = false;  // warm or soon warm, but a caller needs its place
   std::string name;        // of its owner's choice
 
   std::mutex mutex;  // guards what follows

@@ -145,19 +145,28 @@ std::shared_ptr<Entry> Manager::take_warm(const std::string& kind) {
   return nullptr;
 }
 
-/// Counts it with that much. Warm sandboxes of ours give way to it. With mutex_ held.
+/// Counts it with that much. Warm sandboxes of ours give way to it, also one that is just being made. With
+/// mutex_ held.
 void Manager::charge(const std::string& id, const Charge& charge) {
   for (;;) {
     try {
       return builder_.charge(id, charge);
     } catch (const Error& e) {
-      const auto evicted = e.code() == Errc::limit_exceeded ? pool_.evict() : std::nullopt;
-      if (!evicted) throw;
-      builder_.release(*evicted);
-      to_remove_.push_back(*evicted);
-      changed_.notify_all();
+      if (e.code() != Errc::limit_exceeded || !make_room(id)) throw;
     }
   }
+}
+
+bool Manager::make_room(const std::string& for_id) {
+  const auto evicted = pool_.evict();
+  const auto it = evicted ? entries_.find(*evicted) : std::ranges::find_if(entries_, [&](const auto& e) {
+    return !e.second->claimed && !e.second->gives_way && e.first != for_id;
+  });
+  if (it == entries_.end()) return evicted.has_value();  // it ended by itself a moment ago
+  it->second->gives_way = true;
+  builder_.release(it->first);
+  if (evicted) to_remove_.push_back(*evicted), changed_.notify_all();
+  return true;
 }
 
 /// The entry of a sandbox that is this caller's alone: a warm one, or one that has to be built.
@@ -297,6 +306,7 @@ std::string Manager::build_warm(const std::string& kind) {
     builder_.set_state(*entry, "warm");
     watch(entry);
     const std::lock_guard lock(mutex_);
+    if (entry->gives_way) throw Error(Errc::limit_exceeded, "a caller needed its place");
     settled_.notify_all();
   } catch (...) {
     remove(entry->id);

@@ -85,6 +85,7 @@ class Manager {
   std::shared_ptr<Sandbox> create(const CreateRequest& request, bool is_default);
   std::shared_ptr<Entry> reserve(const Description& about, bool warm_allowed);
   void charge(const std::string& id, const Charge& charge);
+  bool make_room(const std::string& for_id);
   std::shared_ptr<Entry> take_warm(const std::string& kind);
   std::shared_ptr<Sandbox> claim(Entry& entry, const CreateRequest& request, Description about,
                                  Clock::time_point asked_at, bool is_default);

@@ -223,7 +223,8 @@ class TwoServers(ControlCase):
         self.two.kill(signal.SIGKILL)
         self.two.wait()
         self.assertTrue(os.path.exists(f"{self.home}/servers/{self.ids[1]}/control"))
-        self.assertEqual(set(self.listed()), {self.boxes[0]})
+        states = {box: one["state"] for box, one in self.listed().items()}
+        self.assertEqual(states, {self.boxes[0]: "running", self.boxes[1]: "left"}, "the next server takes it up")
         self.assertEqual(self.run_json("info", "twin")["sandbox_id"], self.boxes[0])
         self.assertEqual(len(self.run_json("stats")["servers"]), 1)
         self.assertIn("no server", self.run_failing("ls", "--server", self.ids[1]))

@@ -5,6 +5,7 @@ import os
 import unittest
 
 from pressure_case import MIB, PressureCase
+from sandbox_case import wait_for
 
 MEMORY = "/sys/fs/cgroup/memory"
 LIMIT = 512 * MIB
