@@ -38,7 +38,7 @@ export const alone = {
 
 export function freshHome() {
   const home = mkdtempSync(path.join(tmpdir(), 'hutch-client-'));
-  return { home, remove: () => rmSync(home, { recursive: true, force: true }) };
+  return { home, remove: () => rmSync(home, { recursive: true, force: true, maxRetries: 50, retryDelay: 100 }) };
 }
 
 // Command and arguments of the server, behind the recorder when recordings are asked for.

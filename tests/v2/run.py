@@ -190,7 +190,7 @@ def system_disk(cache, hutch):
     run("ldconfig", "-r", folder)
     (folder / "tmp").chmod(0o1777)
     (folder / "var/tmp").chmod(0o1777)
-    ext4(folder, cache / "system.new", 2048)
+    ext4(folder, cache / "system.new", 16 * 1024)  # sparse; hutch keeps a reserve of a host's disk
     (cache / "system.new").rename(image)
     return image
 
