@@ -43,9 +43,9 @@ Target find_target(Services& services, const std::string& id_or_name) {
   if (found.fresh)
     target.note = found.previous_cause.empty()
                       ? fmt::format("{} is new: this server's default sandbox, for calls without sandbox_id.",
-                                    target.sandbox->about().id)
+                                    target.sandbox->id())
                       : fmt::format("{} is a new default sandbox without earlier files ({}).",
-                                    target.sandbox->about().id, found.previous_cause);
+                                    target.sandbox->id(), found.previous_cause);
   return target;
 }
 

@@ -5,10 +5,6 @@
 
 namespace hutch::tools {
 
-std::string_view state_of(const sandbox::Sandbox& sandbox) {
-  return sandbox.pause() == sandbox::Sandbox::Pause::none ? "running" : "paused";
-}
-
 SandboxView view_of(const sandbox::Description& about, std::string_view state) {
   SandboxView view;
   view.sandbox_id = about.id;
@@ -27,7 +23,7 @@ SandboxView view_of(const sandbox::Description& about, std::string_view state) {
   view.workdir = about.workdir;
   view.user = "root";
   view.writable_paths = {"/"};
-  if (about.expires_at != sandbox::WallClock::time_point{}) view.expires_at = iso_time(about.expires_at);
+  if (about.has_end()) view.expires_at = iso_time(about.expires_at);
   view.idle_timeout_s = about.idle_timeout.count();
   view.warm = about.warm;
   view.create_ms = static_cast<double>(about.create_time.count()) / 1000;

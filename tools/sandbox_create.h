@@ -107,8 +107,6 @@ struct SandboxView {
 };
 
 SandboxView view_of(const sandbox::Description& about, std::string_view state);
-/// Of one that has not ended.
-std::string_view state_of(const sandbox::Sandbox& sandbox);
 /// The lines that sandbox_create and sandbox_info share.
 std::string text_of(const SandboxView& view);
 

@@ -27,12 +27,12 @@ SandboxDestroyResult run(const SandboxDestroyArgs& args, Services& services) {
   {
     std::vector<std::jthread> removals;
     for (const auto& sandbox : all)
-      removals.emplace_back([&services, name = sandbox->about().id] {
+      removals.emplace_back([&services, name = sandbox->id()] {
         std::string ignored;
         services.manager.destroy(name, ignored);
       });
   }
-  for (const auto& sandbox : all) result.destroyed.push_back(sandbox->about().id);
+  for (const auto& sandbox : all) result.destroyed.push_back(sandbox->id());
   if (all.empty()) result.note = "there was no sandbox";
   return result;
 }

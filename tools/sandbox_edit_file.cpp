@@ -60,7 +60,7 @@ FileEdited run(const SandboxEditFileArgs& args, Services& services, mcp::CallCon
     return args.insert_line ? insert_lines(before, *args.insert_line, *args.new_str, max_bytes)
                             : apply_edits(before, args.edits, max_bytes);
   });
-  FileEdited result{.sandbox_id = sandbox.about().id, .path = path, .replacements = edited.replacements};
+  FileEdited result{.sandbox_id = sandbox.id(), .path = path, .replacements = edited.replacements};
   result.sha256 = sha256_hex(edited.text);
   if (edited.text == before) {
     result.notes.push_back("The edits undo each other: the file is as it was.");

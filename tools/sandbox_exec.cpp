@@ -87,7 +87,7 @@ std::string how_it_ended(const CommandReport& report) {
 
 CommandReport report_of(const sandbox::ExecResult& result, const Target& target) {
   CommandReport report;
-  report.sandbox_id = target.sandbox->about().id;
+  report.sandbox_id = target.sandbox->id();
   report.end = sandbox::end_name(result.end);
   if (result.signal == 0) report.exit_code = result.exit_code;
   if (result.signal != 0) report.signal = signal_name(result.signal);

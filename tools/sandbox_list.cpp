@@ -4,8 +4,6 @@
 
 #include <algorithm>
 
-#include "tools/sandbox_create.h"
-
 namespace hutch::tools {
 
 namespace {
@@ -33,7 +31,7 @@ SandboxListResult run(const SandboxListArgs& args, Services& services) {
     for (const auto& sandbox : services.manager.list()) {
       if (!has_labels(sandbox->about(), args.label)) continue;
       SandboxListEntry entry = entry_of(sandbox->about());
-      entry.state = state_of(*sandbox);
+      entry.state = sandbox->state();
       if (args.state == "paused" && entry.state != "paused") continue;
       entry.last_used_at = iso_time(sandbox->last_used());
       if (const auto expires = sandbox->expires_at()) entry.expires_at = iso_time(*expires);

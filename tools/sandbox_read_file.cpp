@@ -196,7 +196,7 @@ FileContent run(const SandboxReadFileArgs& args, Services& services, mcp::CallCo
       *target.sandbox, args.path, config.limits.file_max.value,
       [&](std::string_view bytes) { scan.append(bytes); }, context.stop());
 
-  FileContent content{.sandbox_id = target.sandbox->about().id, .path = target.sandbox->absolute(args.path)};
+  FileContent content{.sandbox_id = target.sandbox->id(), .path = target.sandbox->absolute(args.path)};
   content.size = static_cast<int64_t>(scan.window().total_bytes());
   content.total_lines = scan.window().total_lines();
   content.sha256 = scan.sha256();

@@ -90,8 +90,7 @@ FileWritten run(const SandboxWriteFileArgs& args, Services& services, mcp::CallC
   }
   const sandbox::FileInfo info = write_content(sandbox, args.path, content, options, context.stop());
 
-  FileWritten written{
-      .sandbox_id = sandbox.about().id, .path = sandbox.absolute(args.path), .mode = args.mode};
+  FileWritten written{.sandbox_id = sandbox.id(), .path = sandbox.absolute(args.path), .mode = args.mode};
   written.bytes_written = static_cast<int64_t>(content.size());
   written.created = info.created;
   if (options.append && !info.created) {

@@ -34,7 +34,7 @@ ordered_json pool_status(sandbox::Manager& manager) {
 ordered_json sandbox_list(sandbox::Manager& manager) {
   ordered_json live = ordered_json::array(), ended = ordered_json::array();
   for (const auto& sandbox : manager.list())
-    live.push_back({{"id", sandbox->about().id}, {"name", sandbox->about().name}});
+    live.push_back({{"id", sandbox->id()}, {"name", sandbox->about().name}});
   for (const auto& one : manager.ended()) ended.push_back({{"id", one.about.id}, {"name", one.about.name}});
   return {{"sandboxes", std::move(live)}, {"ended", std::move(ended)}};
 }

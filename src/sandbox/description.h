@@ -22,6 +22,14 @@ struct Description {
   WallClock::time_point created_at;
   WallClock::time_point expires_at;  // when the lifetime is over; the clock's epoch = never
   std::chrono::microseconds create_time{0};
+
+  bool has_end() const noexcept { return expires_at != WallClock::time_point{}; }
+  bool is_over() const noexcept { return has_end() && expires_at <= WallClock::now(); }
 };
+
+/// As the cause of its end.
+inline std::string lifetime_was_over(const Description& about) {
+  return "its lifetime of " + std::to_string(about.ttl.count()) + " s was over";
+}
 
 }  // namespace hutch::sandbox

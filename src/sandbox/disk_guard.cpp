@@ -154,14 +154,4 @@ void DiskGuard::check_room_for_create() const {
           "limits.disk_reserve_percent set the reserve");
 }
 
-int64_t DiskGuard::free_for_new(const std::vector<GuardedDisk>& disks) const {
-  auto room = static_cast<int64_t>(static_cast<double>(hooks_.space().free) * settings_.overcommit);
-  for (const GuardedDisk& disk : disks) {
-    if (!disk.disk) continue;
-    const uint64_t written = hooks_.written(disk);
-    if (written < disk.limit_bytes) room -= static_cast<int64_t>(disk.limit_bytes - written);
-  }
-  return room;
-}
-
 }  // namespace hutch::sandbox

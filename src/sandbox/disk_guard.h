@@ -20,7 +20,6 @@ struct GuardedDisk {
   std::optional<runtime::DiskId> disk;  // nothing: its files lie in a plain folder, or in memory
   pid_t agent = 0;
   std::string image;  // path
-  uint64_t limit_bytes = 0;
 };
 
 /// Of the file system that the data folder lies on.
@@ -31,7 +30,6 @@ struct DiskSpace {
 struct DiskSettings {
   uint64_t reserve_bytes = 0;
   double reserve_percent = 0;
-  double overcommit = 1;
 
   uint64_t reserve(const DiskSpace& space) const noexcept;
 };
@@ -68,10 +66,6 @@ class DiskGuard {
   std::string reason() const;
   /// Throws limit_exceeded at the reserve, also when nobody has looked since it was reached.
   void check_room_for_create() const;
-
-  /// Bytes that disks of new sandboxes may have: the free ones times overcommit, less what those that are
-  /// there may still come to write. Negative when they may write more than that already.
-  int64_t free_for_new(const std::vector<GuardedDisk>& disks) const;
 
  private:
   std::string describe(const DiskSpace& space) const;

@@ -40,9 +40,7 @@ std::string owner_key() {
 }
 
 DiskSettings disk_settings(const config::Limits& limits) {
-  return {.reserve_bytes = limits.disk_reserve.value,
-          .reserve_percent = limits.disk_reserve_percent,
-          .overcommit = limits.disk_overcommit};
+  return {.reserve_bytes = limits.disk_reserve.value, .reserve_percent = limits.disk_reserve_percent};
 }
 
 PoolSettings pool_settings(const config::Pool& pool) {
@@ -77,17 +75,18 @@ void Manager::prepare() {
   const std::lock_guard lock(prepare_mutex_);
   if (prepared_) return;
   const Store::Leftovers leftovers = builder_.prepare(keeps_);
-  for (const auto& leftover : leftovers.adopted) adopt(leftover);
+  for (const auto& leftover : leftovers.adopted) {
+    try {
+      adopt(leftover);
+    } catch (const Error& e) {  // such as a full disk: it lies in our folder, and the next server tries again
+      log::warning("sandbox {} of a server before is left to the next one: {}", leftover.record.id, e.what());
+    }
+  }
   for (const auto& [record, folder, last_used] : leftovers.removed) {
     if (record.about.id.empty()) continue;  // nobody had claimed it
     const std::lock_guard inner(mutex_);
-    const auto expires_at = record.about.expires_at;
-    const bool expired = expires_at != WallClock::time_point{} && expires_at <= WallClock::now();
-    ended_.push_back({record.about,
-                      expired ? fmt::format("its lifetime of {} s was over", record.about.ttl.count())
-                              : "its server ended, and it did not live on",
-                      WallClock::now()});
-    if (ended_.size() > kRememberedEnds) ended_.pop_front();
+    remember_end(record.about, record.about.is_over() ? lifetime_was_over(record.about)
+                                                      : "its server ended, and it did not live on");
   }
   if (control_handler_) control_.emplace(builder_.io().context(), builder_.folder(), control_handler_);
   pool_.announce(kind_of(config_.default_profile));
@@ -111,20 +110,21 @@ void Manager::adopt(const Leftover& leftover) {
     builder_.adopt(*entry, leftover.last_used);
     disk_guard_.take_over(entry->whole()->disk());
     watch(entry);
-    // Those that could not be taken up are not in it any more.
-    builder_.note(*entry, [&](Record& record) { record.processes = entry->sandbox->kept_processes(); });
-    note_last_use(entry->record_file, leftover.last_used);
   } catch (const Error& e) {
     log::warning("sandbox {} of a server before cannot be taken up: {}", entry->id, e.what());
     {
       const std::lock_guard lock(mutex_);
-      ended_.push_back({entry->record.about,
-                        fmt::format("its server ended, and the next one could not take it "
-                                    "up: {}",
-                                    e.what()),
-                        WallClock::now()});
+      remember_end(entry->record.about,
+                   fmt::format("its server ended, and the next one could not take it up: {}", e.what()));
     }
     return remove(entry->id);
+  }
+  try {
+    // Those that could not be taken up are not in it any more.
+    builder_.note(*entry, [&](Record& record) { record.processes = entry->sandbox->kept_processes(); });
+    note_last_use(entry->record_file, leftover.last_used);
+  } catch (const Error& e) {
+    log::warning("the record of {} stays as it was: {}", entry->id, e.what());
   }
   log::info("took up {} of a server before", entry->id);
   const std::lock_guard lock(mutex_);
@@ -132,6 +132,12 @@ void Manager::adopt(const Leftover& leftover) {
   if (entry->record.is_default && entry->record.owner == owner_) default_id_ = entry->id;
   look_again_ = true;
   changed_.notify_all();
+}
+
+/// With mutex_ held.
+void Manager::remember_end(const Description& about, const std::string& cause) {
+  ended_.push_back({about, cause, WallClock::now()});
+  if (ended_.size() > kRememberedEnds) ended_.pop_front();
 }
 
 /// A warm sandbox that lives, or nothing. With mutex_ held.
@@ -235,21 +241,22 @@ std::shared_ptr<Sandbox> Manager::claim(Entry& entry, const CreateRequest& reque
                                         Clock::time_point asked_at, bool is_default) {
   const auto sandbox = entry.whole();
   sandbox->claim(std::move(about), asked_at);
-  check_enforced(request, sandbox->about().isolation);
+  const Description now = sandbox->about();
+  check_enforced(request, now.isolation);
   builder_.note(entry, [&](Record& record) {
     record.state = "running";
-    record.about = sandbox->about();
+    record.about = now;
     record.owner = owner_;
     record.is_default = is_default;
     record.outlives_server = keeps_;
     record.processes = sandbox->kept_processes();
   });
-  if (!request.workdir.empty()) sandbox->make_folder(sandbox->about().workdir);
+  if (!request.workdir.empty()) sandbox->make_folder(now.workdir);
   const std::lock_guard lock(mutex_);
   if (stopping_) throw Error(Errc::unavailable, "the server is ending");
   entry.published = true;
   const auto end = sandbox->ends_at();
-  if ((end && *end < next_look_) || sandbox->about().pause_after > 0s) {
+  if ((end && *end < next_look_) || now.pause_after > 0s) {
     look_again_ = true;
     changed_.notify_all();
   }
@@ -389,7 +396,7 @@ Manager::DefaultSandbox Manager::default_sandbox() {
     }
   }
   DefaultSandbox made{.sandbox = create({}, true), .fresh = true, .previous_cause = previous};
-  default_id_ = made.sandbox->about().id;
+  default_id_ = made.sandbox->id();
   return made;
 }
 
@@ -470,12 +477,14 @@ void Manager::remove(const std::string& id) {
     const auto it = entries_.find(id);
     if (it == entries_.end()) return;
     entry = it->second;
-    const auto sandbox = entry->whole();
-    if (sandbox) sandbox->end("it was removed");
+  }
+  const auto sandbox = entry->whole();
+  if (sandbox) sandbox->end("it was removed");  // without the lock: it drops what is not written yet
+  {
+    const std::lock_guard lock(mutex_);
+    if (entries_.erase(id) == 0) return;
     // In one step with leaving the entries: whoever asks finds it here or there.
-    if (sandbox && entry->published) ended_.push_back({sandbox->about(), sandbox->cause(), WallClock::now()});
-    if (ended_.size() > kRememberedEnds) ended_.pop_front();
-    entries_.erase(it);
+    if (sandbox && entry->published) remember_end(sandbox->about(), sandbox->cause());
     ++removing_;
     settled_.notify_all();
   }
@@ -513,15 +522,16 @@ void Manager::shutdown(Clock::time_point deadline) {
     // What is half made is best removed by whoever makes it, who knows how far it is: without its processes
     // it fails at once.
     const auto is_whole = [](const auto& e) { return e.second->whole() != nullptr; };
-
     for (const auto& [_, entry] : entries_)
       if (!entry->whole()) entry->cgroup.kill_all();
     settled_.wait_until(lock, Clock::now() + (deadline - Clock::now()) / 2,
                         [&] { return std::ranges::all_of(entries_, is_whole); });
     entries.swap(entries_);
-    for (auto& [id, entry] : entries)
-      if (stays(*entry)) kept.push_back(entry);
-    std::erase_if(entries, [this](const auto& e) { return stays(*e.second); });
+    std::erase_if(entries, [&](const auto& e) {
+      const bool left = stays(*e.second);
+      if (left) kept.push_back(e.second);
+      return left;
+    });
   }
   for (auto& [_, entry] : entries) {
     const auto sandbox = entry->whole();
@@ -550,20 +560,17 @@ void Manager::shutdown(Clock::time_point deadline) {
   builder_.close();
 }
 
-/// Ends what is over its time and returns when to look again. With mutex_ held.
-Clock::time_point Manager::end_overdue() {
+/// Ends what is over its time and returns when to look again. Without the lock: an end drops what is not
+/// written yet.
+Clock::time_point Manager::end_overdue(const std::vector<std::shared_ptr<Sandbox>>& sandboxes) {
   auto next = Clock::now() + 1h;
-  for (const auto& [_, entry] : entries_) {
-    if (!entry->published) continue;
-    const auto sandbox = entry->whole();
+  for (const auto& sandbox : sandboxes) {
     if (!sandbox->running()) continue;
     const auto end = sandbox->ends_at();
     if (end && *end <= Clock::now()) {
-      const auto about = sandbox->about();
-      const bool expired =
-          about.expires_at != WallClock::time_point{} && about.expires_at <= WallClock::now();
-      sandbox->end(expired ? fmt::format("its lifetime of {} s was over", about.ttl.count())
-                           : fmt::format("it was not used for {} s", about.idle_timeout.count()));
+      const Description about = sandbox->about();
+      sandbox->end(about.is_over() ? lifetime_was_over(about)
+                                   : fmt::format("it was not used for {} s", about.idle_timeout.count()));
     } else if (end) {
       next = std::min(next, *end);
     }
@@ -606,7 +613,7 @@ void Manager::housekeep(const std::stop_token& stop) {
   std::unique_lock lock(mutex_);
   while (!stop.stop_requested()) {
     look_again_ = false;
-    next_look_ = end_overdue();
+    next_look_ = Clock::time_point::max();  // while it looks, whoever comes has it look once more
     while (!to_remove_.empty()) {
       const std::string id = std::move(to_remove_.front());
       to_remove_.pop_front();
@@ -621,15 +628,17 @@ void Manager::housekeep(const std::stop_token& stop) {
       if (entry->published) claimed.push_back(sandbox);
       whole.push_back(std::move(sandbox));
     }
+    auto next = Clock::now() + 1h;
     if (!whole.empty()) {
       lock.unlock();
-      const auto next_pause = pause_idle(claimed);
+      next = std::min({end_overdue(claimed), pause_idle(claimed), Clock::now() + kDiskInterval});
       guard_disk(whole);
+      reap_orphans();  // a runtime's helper that ended after its sandbox had answered
       whole.clear();
       claimed.clear();
       lock.lock();
-      next_look_ = std::min({next_look_, next_pause, Clock::now() + kDiskInterval});
     }
+    next_look_ = next;
     changed_.wait_until(lock, stop, next_look_, [&] { return look_again_ || !to_remove_.empty(); });
   }
 }

@@ -82,6 +82,7 @@ class Manager {
 
   void prepare();
   void adopt(const Leftover& leftover);
+  void remember_end(const Description& about, const std::string& cause);
   std::shared_ptr<Sandbox> create(const CreateRequest& request, bool is_default);
   std::shared_ptr<Entry> reserve(const Description& about, bool warm_allowed);
   void charge(const std::string& id, const Charge& charge);
@@ -93,7 +94,7 @@ class Manager {
   bool stays(Entry& entry) const;
   static void leave(Entry& entry);
   void remove(const std::string& id);
-  Clock::time_point end_overdue();
+  Clock::time_point end_overdue(const std::vector<std::shared_ptr<Sandbox>>& sandboxes);
   Clock::time_point pause_idle(const std::vector<std::shared_ptr<Sandbox>>& sandboxes);
   void guard_disk(const std::vector<std::shared_ptr<Sandbox>>& sandboxes);
   void housekeep(const std::stop_token& stop);

@@ -50,7 +50,7 @@ void Sandbox::restore(Kept kept, uint64_t orphan_ttl_ms, Clock::time_point deadl
   {
     const auto expires_at = kept.description.expires_at;
     const std::lock_guard lock(mutex_);
-    if (expires_at != WallClock::time_point{}) {
+    if (kept.description.has_end()) {
       const auto left =
           std::max(std::chrono::ceil<std::chrono::milliseconds>(expires_at - WallClock::now()), 1ms);
       hello.ends_in_ms = static_cast<uint64_t>(left.count());

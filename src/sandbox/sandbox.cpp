@@ -216,8 +216,7 @@ std::string Sandbox::cause_of_end() const {
     const std::lock_guard lock(mutex_);
     return lifetime_ends_at_;
   }();
-  if (lifetime_ends_at && Clock::now() >= *lifetime_ends_at)
-    return fmt::format("its lifetime of {} s was over", about->ttl.count());
+  if (lifetime_ends_at && Clock::now() >= *lifetime_ends_at) return lifetime_was_over(*about);
   if (body_.cgroup.oom_kills() > 0)
     return fmt::format("its agent ended after the memory limit of {} was reached",
                        to_string(Bytes{about->limits.memory_bytes}));
@@ -518,8 +517,7 @@ GuardedDisk Sandbox::disk() const {
   return {.sandbox_id = body_.id,
           .disk = body_.container.disk,
           .agent = body_.container.pid,
-          .image = runtime::layer_image(body_.folder),
-          .limit_bytes = body_.limits.disk_bytes};
+          .image = runtime::layer_image(body_.folder)};
 }
 
 WallClock::time_point Sandbox::last_used() const {
@@ -528,8 +526,8 @@ WallClock::time_point Sandbox::last_used() const {
 }
 
 std::optional<WallClock::time_point> Sandbox::expires_at() const {
-  const auto at = described()->expires_at;
-  return at == WallClock::time_point{} ? std::nullopt : std::optional(at);
+  const auto about = described();
+  return about->has_end() ? std::optional(about->expires_at) : std::nullopt;
 }
 
 Clock::time_point Sandbox::last_activity() {

@@ -140,6 +140,8 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   /// Who had its processes frozen: its owner, until update() says otherwise, or hutch, until the next call.
   enum class Pause { none, by_owner, idle };
   Pause pause() const;
+  /// Of one that has not ended: "running" or "paused".
+  std::string_view state() const { return pause() == Pause::none ? "running" : "paused"; }
   /// Freezes it when no call and no command has run for `unused`. Returns how long it has still to wait, zero
   /// when it is frozen, nothing when it cannot be told yet.
   std::optional<Clock::duration> pause_when_idle(Clock::duration unused);

@@ -80,8 +80,9 @@ std::vector<std::string> done_to(const Sandbox& sandbox) {
 }
 
 SandboxStatus status_of(Sandbox& sandbox, bool disk) {
-  const Description& about = sandbox.about();
-  SandboxStatus out{.id = about.id, .name = about.name, .state = "running", .profile = about.profile};
+  const Description about = sandbox.about();
+  SandboxStatus out{
+      .id = about.id, .name = about.name, .state = std::string(sandbox.state()), .profile = about.profile};
   out.age_s = seconds_since(about.created_at);
   const auto now = Clock::now(), last_activity = sandbox.last_activity();
   out.in_use = last_activity >= now;  // it is the present as long as something runs
@@ -142,7 +143,7 @@ HostStatus host_status(const std::string& folder) {
   HostStatus out{.cpus = ::sysconf(_SC_NPROCESSORS_ONLN), .cgroup = cgroup_version()};
   double load = 0;
   if (::getloadavg(&load, 1) == 1) out.load = load;
-  out.memory_bytes = static_cast<int64_t>(::sysconf(_SC_PHYS_PAGES)) * ::sysconf(_SC_PAGESIZE);
+  out.memory_bytes = static_cast<int64_t>(host_memory_bytes());
   out.memory_available_bytes = static_cast<int64_t>(sys::available_memory());
   add_disk(folder, out);
   return out;

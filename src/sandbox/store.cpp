@@ -75,10 +75,6 @@ bool remove_with_patience(const std::string& folder) {
   }
 }
 
-}  // namespace
-
-namespace {
-
 /// Then there is nothing to remove, and the lock is free at once for the next server, which takes them up.
 bool all_live_on(const std::string& sandboxes) noexcept {
   try {
@@ -154,9 +150,8 @@ void note_last_use(const UniqueFd& record, WallClock::time_point when) noexcept 
 }
 
 bool lives_on(const Record& record) {
-  const auto expires_at = record.about.expires_at;
-  const bool in_time = expires_at == WallClock::time_point{} || expires_at > WallClock::now();
-  return record.state == "running" && record.outlives_server && in_time && recorded_agent(record);
+  return record.state == "running" && record.outlives_server && !record.about.is_over() &&
+         recorded_agent(record);
 }
 
 std::vector<Leftover> remove_server_folder(const std::string& folder,

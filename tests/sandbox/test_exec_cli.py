@@ -354,6 +354,7 @@ class Terminals(ExecCase):
         self.wait_running(["sleep", "1000"])
         terminal.write(b"\x1a")
         terminal.until(b"Stopped")
+        terminal.until(b"# ")  # what comes before the prompt, the shell may throw away
         terminal.write(b"fg\r")
         wait_for("the job in front again", lambda: "S+" in self.sh("ps -C sleep -o stat="))
         terminal.write(b"\x03")

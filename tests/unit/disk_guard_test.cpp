@@ -39,11 +39,11 @@ struct HostDisk {
   }
 };
 
-GuardedDisk disk(const std::string& id, uint64_t limit = 100 * kMebibyte) {
-  return {.sandbox_id = id, .disk = hutch::runtime::DiskId{}, .agent = 0, .image = {}, .limit_bytes = limit};
+GuardedDisk disk(const std::string& id) {
+  return {.sandbox_id = id, .disk = hutch::runtime::DiskId{}, .agent = 0, .image = {}};
 }
 
-const DiskSettings kSettings{.reserve_bytes = 80 * kMebibyte, .reserve_percent = 5, .overcommit = 2};
+const DiskSettings kSettings{.reserve_bytes = 80 * kMebibyte, .reserve_percent = 5};
 
 }  // namespace
 
@@ -129,15 +129,4 @@ TEST_CASE("a create is refused at the reserve, whoever has looked before") {
     CHECK(e.code() == Errc::limit_exceeded);
     CHECK(e.hint().find("disk_reserve") != std::string::npos);
   }
-}
-
-TEST_CASE("room for new ones is the overcommitted free space less what the others have not written yet") {
-  HostDisk host;
-  DiskGuard guard(kSettings, host.hooks());
-  host.space.free = 300 * kMebibyte;
-  host.written = {{"a", 30 * kMebibyte}, {"b", 110 * kMebibyte}};
-  GuardedDisk folder = disk("f");
-  folder.disk.reset();
-  CHECK(guard.free_for_new({disk("a"), disk("b"), folder}) == static_cast<int64_t>(530 * kMebibyte));
-  CHECK(guard.free_for_new({disk("c", 700 * kMebibyte)}) == -static_cast<int64_t>(100 * kMebibyte));
 }
