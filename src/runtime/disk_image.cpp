@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "base/log.h"
@@ -91,10 +92,9 @@ void format(const std::string& path, uint64_t bytes) {
                 fmt::format("mkfs.ext4 failed: {}", sys::read_all(said.read_end.get(), 64 << 10)));
 }
 
-/// The written parts alone. By the device, whose cache then has all that mounting reads, and not before the
-/// device is there: attaching it writes what is unwritten of its file to the disk (Linux 6.14).
+/// The written parts alone.
 void copy_data(const UniqueFd& from, const UniqueFd& to, const std::string& path) {
-  std::vector<char> buffer(256 << 10);
+  std::vector<char> buffer(1 << 20);
   for (off_t at = 0, end = 0; (at = ::lseek(from.get(), at, SEEK_DATA)) >= 0; at = end) {
     end = ::lseek(from.get(), at, SEEK_HOLE);
     while (at < end) {
@@ -118,13 +118,13 @@ std::string loop_path(uint32_t number) {
 }
 
 /// With its last user (AUTOCLEAR) the device is free again, whatever becomes of us.
-LoopDevice attach_loop(const UniqueFd& image) {
+LoopDevice attach_loop(const UniqueFd& image, bool read_only = false) {
   constexpr int kAttempts = 200;
   const UniqueFd control = sys::open("/dev/loop-control", O_RDWR);
   loop_config config{};
   config.fd = static_cast<uint32_t>(image.get());
   config.block_size = 4096;
-  config.info.lo_flags = LO_FLAGS_AUTOCLEAR;
+  config.info.lo_flags = LO_FLAGS_AUTOCLEAR | (read_only ? LO_FLAGS_READ_ONLY : 0);
   for (int i = 0; i < kAttempts; ++i) {
     const int number = ::ioctl(control.get(), LOOP_CTL_GET_FREE);
     if (number < 0) throw sys_error(errno, "LOOP_CTL_GET_FREE");
@@ -139,7 +139,7 @@ LoopDevice attach_loop(const UniqueFd& image) {
 
 /// nobarrier: neither an fsync inside nor the unmount waits for the host's disk. discard: what is deleted is
 /// given back to it. noinit_itable: or the kernel would write all empty tables, 3 % of the size.
-UniqueFd mount_ext4(const std::string& device) {
+UniqueFd mount_ext4(const std::string& device, bool read_only = false) {
   UniqueFd context(static_cast<int>(::syscall(SYS_fsopen, "ext4", FSOPEN_CLOEXEC)));
   if (!context) throw sys_error(errno, "fsopen", "ext4");
   const auto set = [&](unsigned command, const char* key, const char* value) {
@@ -147,13 +147,35 @@ UniqueFd mount_ext4(const std::string& device) {
       throw sys_error(errno, "mount ext4", fmt::format("{} {}", device, key != nullptr ? key : ""));
   };
   set(FSCONFIG_SET_STRING, "source", device.c_str());
+  if (read_only) set(FSCONFIG_SET_FLAG, "ro", nullptr);
   for (const char* flag : {"discard", "nobarrier", "noinit_itable", "noauto_da_alloc"})
-    set(FSCONFIG_SET_FLAG, flag, nullptr);
+    if (!read_only) set(FSCONFIG_SET_FLAG, flag, nullptr);
   set(FSCONFIG_CMD_CREATE, nullptr, nullptr);
   UniqueFd mount(static_cast<int>(::syscall(SYS_fsmount, context.get(), FSMOUNT_CLOEXEC,
                                             MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOATIME)));
   if (!mount) throw sys_error(errno, "fsmount", device);
   return mount;
+}
+
+/// Whether the device still has the image.
+bool has_image(const UniqueFd& device, const DiskId& id) {
+  loop_info64 info{};
+  return ::ioctl(device.get(), LOOP_GET_STATUS64, &info) == 0 && info.lo_device == id.image_device &&
+         info.lo_inode == id.image_inode;
+}
+
+/// What is known of an image once its device is mounted.
+DiskImage describe_image(UniqueFd mount, const LoopDevice& device, const UniqueFd& image,
+                         const std::string& path) {
+  DiskImage made{.mount = std::move(mount), .id = {}};
+  struct stat st {};
+  struct statfs fs {};
+  if (::fstat(image.get(), &st) != 0 || ::fstatfs(made.mount.get(), &fs) != 0)
+    throw sys_error(errno, "stat", path);
+  if (::ioctl(device.fd.get(), BLKGETSIZE64, &made.bytes) != 0) throw sys_error(errno, "BLKGETSIZE64");
+  made.id = {device.number, st.st_dev, st.st_ino};
+  made.file_bytes = fs.f_blocks * static_cast<uint64_t>(fs.f_bsize);
+  return made;
 }
 
 uint64_t free_bytes(int fd) {
@@ -190,30 +212,63 @@ DiskImage make_disk_image(const UniqueFd& blank, const std::string& path) {
     struct stat st {};
     if (::fstat(blank.get(), &st) != 0 || ::ftruncate(image.get(), st.st_size) != 0)
       throw sys_error(errno, "truncate", path);
+    // By the device, whose cache then has all that mounting reads, and not before the device is there:
+    // attaching it writes what is unwritten of its file to the disk (Linux 6.14).
     const LoopDevice device = attach_loop(image);
     copy_data(blank, device.fd, path);
-    DiskImage made{.mount = mount_ext4(loop_path(device.number)), .id = {}};
-    struct statfs fs {};
-    if (::fstat(image.get(), &st) != 0 || ::fstatfs(made.mount.get(), &fs) != 0)
-      throw sys_error(errno, "stat", path);
-    if (::ioctl(device.fd.get(), BLKGETSIZE64, &made.bytes) != 0) throw sys_error(errno, "BLKGETSIZE64");
-    made.id = {device.number, st.st_dev, st.st_ino};
-    made.file_bytes = fs.f_blocks * static_cast<uint64_t>(fs.f_bsize);
-    return made;
+    return describe_image(mount_ext4(loop_path(device.number)), device, image, path);
   } catch (...) {
     ::unlink(path.c_str());
     throw;
   }
 }
 
+DiskImage mount_disk_image(const std::string& path) {
+  const UniqueFd image = sys::open(path, O_RDWR);
+  const LoopDevice device = attach_loop(image);
+  return describe_image(mount_ext4(loop_path(device.number)), device, image, path);
+}
+
+void unmount_disk_image(DiskImage image) {
+  constexpr auto kTimeout = 60s;
+  image.mount.reset();
+  // The kernel usually has done it by now.
+  for (const auto deadline = Clock::now() + kTimeout; Clock::now() < deadline;
+       std::this_thread::sleep_for(1ms))
+    if (!has_image(sys::open(loop_path(image.id.loop), O_RDONLY), image.id)) return;
+  throw Error(Errc::timeout, loop_path(image.id.loop) + " is not given back by the kernel");
+}
+
+void flush_disk_image(const DiskId& id) {
+  const UniqueFd root = open_disk_image(id);
+  if (::syncfs(root.get()) != 0) throw sys_error(errno, "syncfs", loop_path(id.loop));
+}
+
+void copy_disk_image(const std::string& from, const std::string& to) {
+  const UniqueFd source = sys::open(from, O_RDONLY);
+  const UniqueFd target = sys::open(to, O_RDWR | O_CREAT | O_EXCL, 0600);
+  if (::ioctl(target.get(), FICLONE, source.get()) == 0) return;
+  struct stat st {};
+  if (::fstat(source.get(), &st) != 0 || ::ftruncate(target.get(), st.st_size) != 0)
+    throw sys_error(errno, "truncate", to);
+  copy_data(source, target, to);
+}
+
+SealedDisk::SealedDisk(const std::string& path) {
+  LoopDevice device = attach_loop(sys::open(path, O_RDONLY), true);
+  device_ = std::move(device.fd);
+  device_path_ = loop_path(device.number);
+}
+
+UniqueFd SealedDisk::mount() const {
+  return mount_ext4(device_path_, true);
+}
+
 UniqueFd open_disk_image(const DiskId& id) {
   const std::string path = loop_path(id.loop);
   // Held, it cannot get another file.
   const UniqueFd device = sys::open(path, O_RDWR);
-  loop_info64 info{};
-  if (::ioctl(device.get(), LOOP_GET_STATUS64, &info) != 0 || info.lo_device != id.image_device ||
-      info.lo_inode != id.image_inode)
-    throw Error(Errc::not_found, path + " is not the sandbox's disk any more");
+  if (!has_image(device, id)) throw Error(Errc::not_found, path + " is not the sandbox's disk any more");
   const UniqueFd mount = mount_ext4(path);
   UniqueFd root(::openat(mount.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!root) throw sys_error(errno, "open", path);

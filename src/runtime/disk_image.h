@@ -28,6 +28,30 @@ struct DiskImage {
 };
 DiskImage make_disk_image(const UniqueFd& blank, const std::string& path);
 
+/// Mounts an image that exists and that nobody else has mounted, to write to it.
+DiskImage mount_disk_image(const std::string& path);
+/// Returns when all that was written is in the image's file and no device has it any more, provided that
+/// nobody else has a mount of it.
+void unmount_disk_image(DiskImage image);
+/// Brings what is written inside by now to the image's file; not to the host's disk.
+void flush_disk_image(const DiskId& id);
+/// A copy of the image's file as it is: with the same blocks where the file system can share them, otherwise
+/// of the written parts.
+void copy_disk_image(const std::string& from, const std::string& to);
+
+/// An image that nobody writes any more, for many readers: one loop device, for as long as this lives or
+/// something has it mounted.
+class SealedDisk {
+ public:
+  explicit SealedDisk(const std::string& path);
+  /// Read-only, and nowhere yet.
+  UniqueFd mount() const;
+
+ private:
+  UniqueFd device_;
+  std::string device_path_;
+};
+
 /// The root of the image's file system, by a mount that lives as long as the descriptor. Throws not_found
 /// when the loop device is gone or has another file by now.
 UniqueFd open_disk_image(const DiskId& id);

@@ -1,12 +1,17 @@
 #include "runtime/layer.h"
 
+#include <dirent.h>
 #include <fmt/format.h>
 #include <linux/magic.h>
+#include <linux/mount.h>
+#include <linux/openat2.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <memory>
 
 #include "base/sys.h"
 
@@ -48,11 +53,131 @@ Layer image_layer(const SandboxSpec& spec) {
           .source = {},
           .options = {},
           .mount = std::move(image.mount),
+          .memory = {},
           .disk = image.id,
           .size = {true, fmt::format("{}, {} of them for files", image.bytes, image.file_bytes)}};
 }
 
+UniqueFd open_folder(int at, const char* name, uint64_t resolve = 0) {
+  open_how how{};
+  how.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+  how.resolve = resolve;
+  return UniqueFd(static_cast<int>(::syscall(SYS_openat2, at, name, &how, sizeof how)));
+}
+
+UniqueFd mount_tmpfs(uint64_t bytes, uint64_t files) {
+  UniqueFd context(static_cast<int>(::syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC)));
+  if (!context) throw sys_error(errno, "fsopen", "tmpfs");
+  const auto set = [&](unsigned command, const char* key, const char* value) {
+    if (::syscall(SYS_fsconfig, context.get(), command, key, value, 0) != 0)
+      throw sys_error(errno, "mount tmpfs", key != nullptr ? key : "");
+  };
+  set(FSCONFIG_SET_STRING, "mode", "0700");
+  set(FSCONFIG_SET_STRING, "size", std::to_string(bytes).c_str());
+  set(FSCONFIG_SET_STRING, "nr_inodes", std::to_string(files).c_str());
+  set(FSCONFIG_CMD_CREATE, nullptr, nullptr);
+  UniqueFd mount(static_cast<int>(
+      ::syscall(SYS_fsmount, context.get(), FSMOUNT_CLOEXEC, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID)));
+  if (!mount) throw sys_error(errno, "fsmount", "tmpfs");
+  return mount;
+}
+
+/// As many files as on an image of that size.
+Layer memory_layer(const SandboxSpec& spec, const std::string& why) {
+  const uint64_t bytes = spec.limits.disk_bytes, files = std::max<uint64_t>(bytes / 8192, 1024);
+  Layer layer{.kind = Layer::Kind::memory,
+              .source = {},
+              .options = fmt::format("mode=0700,size={},nr_inodes={}", bytes, files),
+              .mount = {},
+              .memory = {},
+              .disk = {},
+              .size = {true, fmt::format("{}, counted as memory{}", spec.limits.disk_bytes, why)}};
+  if (::geteuid() != 0) return layer;  // the stage makes it, in its user namespace
+  layer.mount = mount_tmpfs(bytes, files);
+  layer.memory = open_folder(layer.mount.get(), ".");
+  return layer;
+}
+
+std::vector<std::string> names_in_folder(int folder) {
+  std::vector<std::string> out;
+  const std::unique_ptr<DIR, int (*)(DIR*)> stream(::fdopendir(open_folder(folder, ".").release()),
+                                                   ::closedir);
+  if (!stream) throw sys_error(errno, "opendir", "the layer");
+  while (const dirent* entry = ::readdir(stream.get()))
+    if (const std::string name = entry->d_name; name != "." && name != "..") out.push_back(name);
+  std::ranges::sort(out);
+  return out;
+}
+
+bool is_view(const std::string& name) {
+  return name.starts_with("root") && !name.ends_with(".work");
+}
+
+/// The sandbox may have put links anywhere in its trees.
+void remove_logs(int files) {
+  const UniqueFd logs =
+      open_folder(files, "root/var/log", RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+  if (logs) sys::remove_tree(fmt::format("/proc/self/fd/{}/hutch", logs.get()));
+}
+
+std::vector<std::string> tidy_files(int files) {
+  std::vector<std::string> views;
+  for (const auto& name : names_in_folder(files)) {
+    if (is_view(name))
+      views.push_back(name);
+    else
+      sys::remove_tree(fmt::format("/proc/self/fd/{}/{}", files, name));
+  }
+  remove_logs(files);
+  return views;
+}
+
+/// By cp(1): it knows holes, links, attributes and shared blocks.
+void copy_files(UniqueFd from, const std::string& to, StageProcess& stage, const std::string& data_folder,
+                Clock::time_point deadline) {
+  std::vector<std::string> command{find_program("cp"), "-dR", "--reflink=auto",
+                                   "--preserve=mode,ownership,timestamps,links,xattr", "--"};
+  if (command[0].empty()) throw Error(Errc::unavailable, "cp is not installed (package coreutils)");
+  for (const auto& name : names_in_folder(from.get()))
+    if (is_view(name)) command.push_back(name);
+  command.push_back(to);
+  sys::make_dirs(to, 0700);
+  StagePlan plan;
+  if (::geteuid() != 0) plan.enter_user_namespace();
+  plan.private_mounts();
+  plan.change_dir(std::move(from));
+  plan.exec(command);
+  (void)stage.run(plan, data_folder, deadline);
+}
+
 }  // namespace
+
+std::vector<std::string> tidy_layer(const std::string& folder) {
+  if (!sys::exists(sealed_disk(folder)))
+    return tidy_files(sys::open(sealed_files(folder), O_RDONLY | O_DIRECTORY).get());
+  DiskImage image = mount_disk_image(sealed_disk(folder));
+  auto views = tidy_files(open_folder(image.mount.get(), ".").get());
+  unmount_disk_image(std::move(image));
+  return views;
+}
+
+void copy_written(const WrittenFiles& from, const std::string& folder, StageProcess& stage,
+                  const std::string& data_folder, Clock::time_point deadline) {
+  if (from.disk) {
+    flush_disk_image(*from.disk);
+    copy_disk_image(layer_image(from.sandbox_folder), sealed_disk(folder));
+    return;
+  }
+  UniqueFd files;
+  if (from.memory >= 0)
+    files = open_folder(from.memory, ".");
+  else if (sys::exists(layer_folder(from.sandbox_folder)))
+    files = sys::open(layer_folder(from.sandbox_folder), O_RDONLY | O_DIRECTORY);
+  if (!files)
+    throw Error(Errc::unavailable,
+                "the sandbox's files are in memory that only the server before could reach");
+  copy_files(std::move(files), sealed_files(folder), stage, data_folder, deadline);
+}
 
 std::string layer_image(const std::string& sandbox_folder) {
   return sandbox_folder + "/disk";
@@ -63,6 +188,7 @@ std::string layer_folder(const std::string& sandbox_folder) {
 }
 
 Layer make_layer(const SandboxSpec& spec) {
+  if (spec.files_in_memory) return memory_layer(spec, "");
   std::string problem;
   try {
     return image_layer(spec);
@@ -71,18 +197,11 @@ Layer make_layer(const SandboxSpec& spec) {
     if (passes(e.os_error())) throw;
     problem = e.what();
   }
+  if (!can_be_upper(spec.folder)) return memory_layer(spec, ": " + problem);
   Layer layer;
-  if (can_be_upper(spec.folder)) {
-    layer.source = layer_folder(spec.folder);
-    sys::make_dirs(layer.source, 0700);
-    layer.size = {false, "the size of its files is not limited: " + problem};
-  } else {
-    layer.kind = Layer::Kind::memory;
-    // As many files as on an image of that size.
-    layer.options = fmt::format("mode=0700,size={},nr_inodes={}", spec.limits.disk_bytes,
-                                std::max<uint64_t>(spec.limits.disk_bytes / 8192, 1024));
-    layer.size = {true, fmt::format("{}, counted as memory: {}", spec.limits.disk_bytes, problem)};
-  }
+  layer.source = layer_folder(spec.folder);
+  sys::make_dirs(layer.source, 0700);
+  layer.size = {false, "the size of its files is not limited: " + problem};
   return layer;
 }
 

@@ -4,6 +4,7 @@
 
 #include "runtime/disk_image.h"
 #include "runtime/runtime.h"
+#include "runtime/stage_process.h"
 
 namespace hutch::runtime {
 
@@ -13,7 +14,8 @@ struct Layer {
   Kind kind = Kind::folder;
   std::string source;   // the folder
   std::string options;  // of the tmpfs
-  UniqueFd mount;       // of the image
+  UniqueFd mount;       // of the image, or of the tmpfs where the server can make it
+  UniqueFd memory;      // the folder that such a tmpfs is
   std::optional<DiskId> disk;
   Enforcement size;  // whether the size is hard, for users
 };
@@ -22,10 +24,24 @@ struct Layer {
 std::string layer_image(const std::string& sandbox_folder);
 std::string layer_folder(const std::string& sandbox_folder);
 
-/// The best kind that this host can do, found by trying: an image of the wanted size, mounted by a loop
-/// device; a plain folder, whose size nothing limits; a tmpfs, which counts as memory. A want of room, which
-/// passes, is an Error and no reason for less.
+/// In memory when the spec says so. Otherwise the best kind that this host can do, found by trying: an image
+/// of the wanted size, mounted by a loop device; a plain folder, whose size nothing limits; a tmpfs, which
+/// counts as memory. A want of room, which passes, is an Error and no reason for less.
 Layer make_layer(const SandboxSpec& spec);
+
+/// Copies all that a sandbox has written, whose processes must be held still, to an empty `folder`, as a
+/// sealed layer's files. `stage` runs what copies plain folders. Nothing of it is written to the host's disk
+/// yet.
+struct WrittenFiles {
+  std::string sandbox_folder;
+  std::optional<DiskId> disk;
+  int memory = -1;  // see Container
+};
+void copy_written(const WrittenFiles& from, const std::string& folder, StageProcess& stage,
+                  const std::string& data_folder, Clock::time_point deadline);
+/// Removes what does not belong into a sealed layer, the kernel's work folders and hutch's logs, and returns
+/// the trees that it has. Nobody else may have it mounted.
+std::vector<std::string> tidy_layer(const std::string& folder);
 
 /// Before the agent `pid` is killed: see drop_unwritten(), where it is worth it.
 void drop_layer(const std::string& sandbox_folder, const DiskId& disk, pid_t pid) noexcept;

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 
 #include "base/sys.h"
@@ -56,46 +57,84 @@ void make_mount_point(StagePlan& plan, const std::string& root, const LowerTree&
     plan.make_dir(root + tree.target, 0755, owner);
 }
 
-void plan_layer(StagePlan& plan, const Layer& layer, const std::string& target) {
-  switch (layer.kind) {
-    case Layer::Kind::image:
-      return plan.attach(layer.mount.get(), target);
-    case Layer::Kind::folder:
-      return plan.bind(layer.source, target);
-    case Layer::Kind::memory:
-      return plan.mount_tmpfs(target, layer.options);
+void plan_layer(StagePlan& plan, Layer& layer, const std::string& target) {
+  if (layer.mount)
+    plan.attach(std::move(layer.mount), target);
+  else if (layer.kind == Layer::Kind::folder)
+    plan.bind(layer.source, target);
+  else
+    plan.mount_tmpfs(target, layer.options);
+}
+
+std::string sealed_at(const Layout& at, size_t number) {
+  return fmt::format("{}/sealed/{}", at.base, number);
+}
+
+void plan_sealed(StagePlan& plan, const SandboxSpec& spec, const Layout& at) {
+  if (spec.layers.empty()) return;
+  plan.make_dir(at.base + "/sealed", 0755, 0);
+  for (size_t i = 0; i < spec.layers.size(); ++i) {
+    const SealedLayer& layer = *spec.layers[i];
+    plan.make_dir(sealed_at(at, i), 0755, 0);
+    if (layer.on_disk())
+      plan.attach_layer(layer.mount(), sealed_at(at, i), layer.facts().first_id);
+    else
+      plan.bind_layer(layer.files(), sealed_at(at, i), layer.facts().first_id);
   }
 }
 
+/// A template may have been made when the host had a tree that it has no longer.
+void check_views(const SandboxSpec& spec, const HostRootfs& rootfs) {
+  for (const auto& layer : spec.layers)
+    for (const auto& view : layer->facts().views) {
+      const auto is_it = [&](const LowerTree& tree) { return view_name(tree.target) == view; };
+      if (view == view_name("/") || (spec.host_files && std::ranges::any_of(rootfs.lower, is_it))) continue;
+      throw Error(Errc::unavailable,
+                  fmt::format("layer {} has files of a tree ({}) that the root file system has not",
+                              layer->facts().id, view))
+          .hint("add the host's folder to `host_paths` of the profile, or make the template anew");
+    }
+}
+
 /// Root file system: an overlay over the skeleton, and on it one overlay (or read-only bind, for a file) per
-/// host tree.
-void plan_rootfs(StagePlan& plan, const SandboxSpec& spec, const HostRootfs& rootfs, const Layer& written,
+/// host tree; or one over the layers of an image.
+void plan_rootfs(StagePlan& plan, const SandboxSpec& spec, const HostRootfs& rootfs, Layer& written,
                  const Layout& at) {
   const std::string layer = at.base + "/layer";
   plan.make_dir(layer, 0700, 0);
   plan_layer(plan, written, layer);
+  plan_sealed(plan, spec, at);
 
-  const auto view = [&](const std::string& source, const std::string& name, const std::string& target) {
-    struct stat st {};
-    ::stat(source.c_str(), &st);
-    const std::string lower = at.base + "/lower-" + name, upper = layer + "/" + name, work = upper + ".work";
-    plan.make_dir(lower, 0755, 0);
-    plan.bind_shifted(source, lower);
-    plan.make_dir(upper, st.st_mode & 07777, spec.first_id);
+  const auto view = [&](const std::string& source, const std::string& target,
+                        const std::string& mount_point) {
+    const std::string name = view_name(target), upper = layer + "/" + name, work = upper + ".work";
+    std::vector<std::string> lowers;
+    for (size_t i = spec.layers.size(); i-- > 0;)
+      if (spec.layers[i]->has(name)) lowers.push_back(sealed_at(at, i) + "/" + name);
+    if (!lowers.empty()) plan.make_dir_like(upper, lowers.front());
+    if (!source.empty()) {
+      const std::string lower = at.base + "/lower-" + name;
+      struct stat st {};
+      ::stat(source.c_str(), &st);
+      plan.make_dir(lower, 0755, 0);
+      plan.bind_shifted(source, lower);
+      plan.make_dir(upper, st.st_mode & 07777, spec.first_id);
+      lowers.push_back(lower);
+    }
     plan.make_dir(work, 0700, 0);
-    plan.mount_overlay(lower, upper, work, target);
+    plan.mount_overlay(lowers, upper, work, mount_point);
   };
   plan.make_dir(at.root, 0755, 0);
-  view(rootfs.skeleton, "root", at.root);
+  view(spec.host_files ? rootfs.skeleton : "", "/", at.root);
+  if (!spec.host_files) return;
   // Programs of the host may belong to nobody, but root inside must be able to write to /workspace and /etc.
   if (spec.first_id != 0) plan.own_unshifted(at.root, spec.first_id);
-  for (size_t i = 0; i < rootfs.lower.size(); ++i) {
-    const LowerTree& tree = rootfs.lower[i];
+  for (const LowerTree& tree : rootfs.lower) {
     make_mount_point(plan, at.root, tree, spec.first_id);
     if (tree.is_file)
       plan.bind_shifted(tree.source, at.root + tree.target);
     else
-      view(tree.source, std::to_string(i), at.root + tree.target);
+      view(tree.source, tree.target, at.root + tree.target);
   }
 }
 
@@ -173,8 +212,10 @@ Runtime::Probe OciRuntime::probe() const {
 }
 
 StagePlan OciRuntime::plan(const SandboxSpec& spec, const std::string& program, const Counts& counts,
-                           const Layer& layer) const {
-  const HostRootfs rootfs = prepare_host_rootfs(spec.data_folder, spec.host_paths);
+                           Layer& layer) const {
+  HostRootfs rootfs;
+  if (spec.host_files) rootfs = prepare_host_rootfs(spec.data_folder, spec.host_paths);
+  check_views(spec, rootfs);
   const std::string agent = program_file(agent_program(), spec.data_folder + "/agent");
   Layout at{.base = staging_folder(spec), .root = {}, .agent = {}};
   at.root = at.base + "/root";
@@ -218,6 +259,7 @@ Container OciRuntime::start(const SandboxSpec& spec, Clock::time_point deadline)
   Container container;
   container.isolation = always_isolated(spec, layer);
   container.disk = layer.disk;
+  container.memory = std::move(layer.memory);
   const Counts counts = counts_of_sandbox(spec.first_id != 0);
   container.isolation["counts"] = counts.said;
   Cgroup group = spec.cgroup;

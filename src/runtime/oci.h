@@ -26,7 +26,7 @@ class OciRuntime : public Runtime {
   std::vector<std::string> command(const SandboxSpec& spec, const std::string& path,
                                    const std::string& state) const;
   StagePlan plan(const SandboxSpec& spec, const std::string& program, const Counts& counts,
-                 const Layer& layer) const;
+                 Layer& layer) const;
 
   std::string program_;
   const CgroupHost& cgroups_;

@@ -11,6 +11,7 @@
 #include "base/process.h"
 #include "runtime/cgroup.h"
 #include "runtime/disk_image.h"
+#include "runtime/sealed_layer.h"
 
 namespace hutch::runtime {
 
@@ -28,7 +29,10 @@ struct SandboxSpec {
   std::string id;           // sbx- and 12 hex digits
   std::string folder;       // ours alone, exists; runtime state, channel and writable layer go here
   std::string data_folder;  // shared by all servers: made-up root file systems, the agent's binary
+  bool host_files = true;               // the root file system is the host's programs; else `layers` alone
   std::vector<std::string> host_paths;  // further host paths to show
+  std::vector<std::shared_ptr<const SealedLayer>> layers;  // the lowest first
+  bool files_in_memory = false;                            // what it writes
   Limits limits;
   Cgroup cgroup;          // named, not yet made
   uint32_t first_id = 0;  // host id of the sandbox's root; 0 = this server cannot choose one
@@ -48,7 +52,10 @@ struct Container {
   uint64_t start_time = 0;  // of that process, see process_start_time()
   UniqueFd pidfd;
   Isolation isolation;
-  std::optional<DiskId> disk;  // nothing where its files lie in a plain folder, or in memory
+  // Where its files lie: on that disk, in that folder in memory (of which only this server knows), or in a
+  // plain folder.
+  std::optional<DiskId> disk;
+  UniqueFd memory;
 };
 
 /// Something that can start sandboxes. Drivers hold no state per sandbox; what exists is in records and

@@ -35,14 +35,34 @@ void StagePlan::id_range(uint32_t first_id, uint32_t count, const std::string& p
   add(words);
 }
 
-void StagePlan::attach(int mount, const std::string& target) {
-  mount_ = mount;
-  add({"attach", target});
+std::string StagePlan::give(UniqueFd fd) {
+  if (fds_.size() == static_cast<size_t>(kMostStageFds))
+    throw Error(Errc::limit_exceeded, "too many layers for one sandbox");
+  fds_.push_back(std::move(fd));
+  return std::to_string(kStageFirstFd + static_cast<int>(fds_.size()) - 1);
 }
 
-void StagePlan::mount_overlay(const std::string& lower, const std::string& upper, const std::string& work,
-                              const std::string& target) {
-  add({"overlay", lower, upper, work, target});
+void StagePlan::attach(UniqueFd mount, const std::string& target) {
+  add({"attach", give(std::move(mount)), target});
+}
+
+void StagePlan::attach_layer(UniqueFd mount, const std::string& target, uint32_t first_id_on_disk) {
+  add({"attach_layer", give(std::move(mount)), target, std::to_string(first_id_on_disk)});
+}
+
+void StagePlan::bind_layer(const std::string& source, const std::string& target, uint32_t first_id_on_disk) {
+  add({"bind_layer", source, target, std::to_string(first_id_on_disk)});
+}
+
+void StagePlan::change_dir(UniqueFd folder) {
+  add({"change_dir", give(std::move(folder))});
+}
+
+void StagePlan::mount_overlay(const std::vector<std::string>& lowers, const std::string& upper,
+                              const std::string& work, const std::string& target) {
+  std::string stack;
+  for (const auto& lower : lowers) stack += (stack.empty() ? "" : ":") + lower;
+  add({"overlay", stack, upper, work, target});
 }
 
 void StagePlan::open_fd(int fd, const std::string& path, const std::string& mode) {

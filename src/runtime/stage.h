@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "base/unique_fd.h"
+
 namespace hutch::runtime {
 
 /// What a stage process does, as data: the server writes the plan, a fresh single-threaded process of a small
@@ -34,9 +36,13 @@ class StagePlan {
   void limit(int resource, uint64_t value) {
     add({"limit", std::to_string(resource), std::to_string(value)});
   }
-  /// A mount that the server has made and that is nowhere yet, given as a descriptor that the plan does not
-  /// own.
-  void attach(int mount, const std::string& target);
+  /// A mount that the server has made and that is nowhere yet.
+  void attach(UniqueFd mount, const std::string& target);
+  /// The same for a read-only layer: nosuid, nodev, with owners that are shifted on its disk by
+  /// `first_id_on_disk` already shifted to ours. Fails where they cannot be.
+  void attach_layer(UniqueFd mount, const std::string& target, uint32_t first_id_on_disk);
+  void bind_layer(const std::string& source, const std::string& target, uint32_t first_id_on_disk);
+  void change_dir(UniqueFd folder);
   void bind(const std::string& source, const std::string& target) { add({"bind", source, target}); }
   /// Read-only, nosuid, nodev, with shifted owners. Some file systems (overlay below Linux 6.x, FUSE, NFS)
   /// cannot shift: there the owners stay, and the ids of the host's root appear as 65534 inside.
@@ -47,10 +53,12 @@ class StagePlan {
   void own_unshifted(const std::string& tree, uint32_t owner) {
     add({"own_unshifted", tree, std::to_string(owner)});
   }
-  /// A writable view of `lower`. What is written goes to `upper`, whose owner and mode are those that the
-  /// view's root shows; `work` is an empty folder beside it, for the kernel.
-  void mount_overlay(const std::string& lower, const std::string& upper, const std::string& work,
-                     const std::string& target);
+  /// A folder with the mode and owner of another.
+  void make_dir_like(const std::string& path, const std::string& like) { add({"dir_like", path, like}); }
+  /// A writable view of `lowers`, the topmost first. What is written goes to `upper`, whose owner and mode
+  /// are those that the view's root shows; `work` is an empty folder beside it, for the kernel.
+  void mount_overlay(const std::vector<std::string>& lowers, const std::string& upper,
+                     const std::string& work, const std::string& target);
   /// A read-only view of `lower` that does not show in the mount table where `lower` lies on the host.
   /// `empty`: an empty folder, since an overlay without an upper layer needs two lower ones.
   void mount_read_only_view(const std::string& lower, const std::string& empty, const std::string& target) {
@@ -65,14 +73,15 @@ class StagePlan {
   void exec(const std::vector<std::string>& argv);
 
   const std::string& encoded() const noexcept { return encoded_; }
-  /// What `attach` was given; -1 = none.
-  int mount() const noexcept { return mount_; }
+  /// For the process, by the numbers from kStageFirstFd on.
+  const std::vector<UniqueFd>& fds() const noexcept { return fds_; }
   /// One step a line, for people and tests; long words are cut.
   std::string to_text() const;
 
  private:
   void add(const std::vector<std::string>& words);
-  int mount_ = -1;
+  std::string give(UniqueFd fd);
+  std::vector<UniqueFd> fds_;
   std::string encoded_;  // per step: number of words, NUL, then each word and NUL
 };
 
@@ -84,7 +93,8 @@ inline constexpr int kStagePlanFd = 3;    // the plan, to be read to its end
 inline constexpr int kStageStatusFd = 4;  // what failed, as text; closed without a byte by a successful exec
 inline constexpr int kStageGoFd = 5;      // a byte when the server is ready
 inline constexpr int kStagePidFd = 6;     // stays open for the OCI runtime
-inline constexpr int kStageMountFd = 7;   // for the step `attach`
+inline constexpr int kStageFirstFd = 7;   // of what steps were given
+inline constexpr int kMostStageFds = 120;
 
 /// The whole of hutch-stage. Returns only when a step failed: the exit code.
 int run_stage() noexcept;

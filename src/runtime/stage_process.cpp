@@ -44,7 +44,7 @@ std::string StageProcess::program(const std::string& data_folder) {
     const UniqueFd fd = program_memory(stage_program());
     if (!fd) return program_file(stage_program(), data_folder + "/stage");
     // Above the numbers that the child's own descriptors get before its exec.
-    memory_ = UniqueFd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, kStageMountFd + 1));
+    memory_ = UniqueFd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, kStageFirstFd + kMostStageFds));
     if (!memory_) throw sys_error(errno, "dup", "hutch-stage");
   }
   return fmt::format("/proc/self/fd/{}", memory_.get());
@@ -60,7 +60,8 @@ std::string StageProcess::run(const StagePlan& plan, const std::string& data_fol
                                        {status.write_end.get(), kStageStatusFd},
                                        {go.read_end.get(), kStageGoFd},
                                        {pid.get(), kStagePidFd}};
-  if (plan.mount() >= 0) fds.emplace_back(plan.mount(), kStageMountFd);
+  for (size_t i = 0; i < plan.fds().size(); ++i)
+    fds.emplace_back(plan.fds()[i].get(), kStageFirstFd + static_cast<int>(i));
   Process stage = Process::spawn(
       {.argv = {program(data_folder)}, .env = {}, .stdio = {-1, -1, log.get()}, .fds = std::move(fds)});
   meanwhile();

@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <map>
 #include <string_view>
 
 #include "base/sys.h"
@@ -35,7 +36,9 @@ uint32_t number(const std::string& text) {
 
 /// All that one step leaves to the next ones inside this process.
 struct State {
-  UniqueFd shift;          // a user namespace that says how owners are shifted
+  UniqueFd shift;  // a user namespace that says how owners are shifted
+  std::string first_id, count;
+  std::map<std::string, UniqueFd> layer_shifts;  // by the first id on the layer's disk
   bool unshifted = false;  // the latest bind_shifted had to leave the owners as they are
 };
 
@@ -91,6 +94,19 @@ void do_dir(State&, const StageStep& s) {
   if ((mode & ~01777u) != 0) check(::chmod(s[1].c_str(), mode), "chmod", s[1]);  // mkdir does not take them
 }
 
+void do_dir_like(State&, const StageStep& s) {
+  struct stat like {};
+  check(::stat(s[2].c_str(), &like), "stat", s[2]);
+  check(::mkdir(s[1].c_str(), 0700), "mkdir", s[1]);
+  check(::chown(s[1].c_str(), like.st_uid, like.st_gid), "chown", s[1]);
+  check(::chmod(s[1].c_str(), like.st_mode & 07777), "chmod", s[1]);
+}
+
+void do_change_dir(State&, const StageStep& s) {
+  const UniqueFd folder(static_cast<int>(number(s[1])));
+  check(::fchdir(folder.get()), "chdir", "the folder");
+}
+
 void do_file(State&, const StageStep& s) {
   sys::write_file(s[1], s[2], 0600);
 }
@@ -141,6 +157,8 @@ void do_id_range(State& state, const StageStep& s) {
   sys::write_file(proc + "/uid_map", map);
   sys::write_file(proc + "/gid_map", map);
   state.shift = sys::open(proc + "/ns/user", O_RDONLY);
+  state.first_id = s[1];
+  state.count = s[2];
   sys::write_file(s.at(3), "");
   check(::mount((proc + "/ns/user").c_str(), s[3].c_str(), nullptr, MS_BIND, nullptr), "bind", s[3]);
 }
@@ -151,10 +169,75 @@ void do_limit(State&, const StageStep& s) {
   check(::setrlimit(static_cast<__rlimit_resource>(number(s[1])), &limit), "setrlimit", s[1]);
 }
 
+void move_mount_to(int mount, const std::string& target) {
+  check(::syscall(SYS_move_mount, mount, "", AT_FDCWD, target.c_str(), MOVE_MOUNT_F_EMPTY_PATH), "move_mount",
+        target);
+}
+
+UniqueFd clone_tree(const std::string& path) {
+  UniqueFd tree(static_cast<int>(
+      ::syscall(SYS_open_tree, AT_FDCWD, path.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)));
+  check(tree.get(), "open_tree", path);
+  return tree;
+}
+
+/// Of a mount that is nowhere yet. -1 and errno when that cannot be.
+long restrict_mount(int mount, int shift) {
+  mount_attr attributes{};
+  attributes.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+  if (shift >= 0) {
+    attributes.attr_set |= MOUNT_ATTR_IDMAP;
+    attributes.userns_fd = static_cast<uint64_t>(shift);
+  }
+  return ::syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH, &attributes, sizeof attributes);
+}
+
 void do_attach(State&, const StageStep& s) {
-  const UniqueFd mount(kStageMountFd);
-  check(::syscall(SYS_move_mount, mount.get(), "", AT_FDCWD, s[1].c_str(), MOVE_MOUNT_F_EMPTY_PATH),
-        "move_mount", s[1]);
+  const UniqueFd mount(static_cast<int>(number(s[1])));
+  move_mount_to(mount.get(), s[2]);
+}
+
+/// A namespace in which nothing runs: it only says which ids of a disk are which of ours.
+UniqueFd shift_from(const std::string& first_on_disk, const State& state) {
+  sys::Pipe made = sys::pipe();
+  const pid_t pid = ::fork();
+  check(pid, "fork", "user namespace");
+  if (pid == 0) {
+    const bool done = ::unshare(CLONE_NEWUSER) == 0;
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (!done || ::write(made.write_end.get(), "m", 1) != 1) ::_exit(1);
+    for (;;) ::pause();
+  }
+  const Child child{pid};
+  made.write_end.reset();
+  char word = 0;
+  if (sys::retry_eintr([&] { return ::read(made.read_end.get(), &word, 1); }) != 1)
+    throw Error(Errc::unavailable, "no user namespace can be made for the layer's owners");
+  const std::string proc = fmt::format("/proc/{}", pid);
+  const std::string map = fmt::format("{} {} {}", first_on_disk, state.first_id, state.count);
+  sys::write_file(proc + "/uid_map", map);
+  sys::write_file(proc + "/gid_map", map);
+  return sys::open(proc + "/ns/user", O_RDONLY);
+}
+
+/// -1: a server without privileges has nothing to shift.
+int layer_shift(State& state, const std::string& first_on_disk) {
+  if (!state.shift || first_on_disk == "0") return state.shift.get();
+  UniqueFd& shift = state.layer_shifts[first_on_disk];
+  if (!shift) shift = shift_from(first_on_disk, state);
+  return shift.get();
+}
+
+void do_attach_layer(State& state, const StageStep& s) {
+  const UniqueFd mount(static_cast<int>(number(s[1])));
+  check(restrict_mount(mount.get(), layer_shift(state, s[3])), "mount_setattr", s[2]);
+  move_mount_to(mount.get(), s[2]);
+}
+
+void do_bind_layer(State& state, const StageStep& s) {
+  const UniqueFd tree = clone_tree(s[1]);
+  check(restrict_mount(tree.get(), layer_shift(state, s[3])), "mount_setattr", s[1]);
+  move_mount_to(tree.get(), s[2]);
 }
 
 void do_bind(State&, const StageStep& s) {
@@ -162,25 +245,12 @@ void do_bind(State&, const StageStep& s) {
 }
 
 void do_bind_shifted(State& state, const StageStep& s) {
-  const long tree = ::syscall(SYS_open_tree, AT_FDCWD, s[1].c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-  check(tree, "open_tree", s[1]);
-  const UniqueFd owner(static_cast<int>(tree));
-  mount_attr attributes{};
-  attributes.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
-  if (state.shift) {
-    attributes.attr_set |= MOUNT_ATTR_IDMAP;
-    attributes.userns_fd = static_cast<uint64_t>(state.shift.get());
-  }
-  long rc = ::syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attributes, sizeof attributes);
+  const UniqueFd tree = clone_tree(s[1]);
+  long rc = restrict_mount(tree.get(), state.shift.get());
   state.unshifted = rc != 0 && state.shift && (errno == EINVAL || errno == EPERM);
-  if (state.unshifted) {
-    attributes.attr_set &= ~static_cast<uint64_t>(MOUNT_ATTR_IDMAP);
-    attributes.userns_fd = 0;
-    rc = ::syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attributes, sizeof attributes);
-  }
+  if (state.unshifted) rc = restrict_mount(tree.get(), -1);
   check(rc, "mount_setattr", s[1]);
-  check(::syscall(SYS_move_mount, tree, "", AT_FDCWD, s[2].c_str(), MOVE_MOUNT_F_EMPTY_PATH), "move_mount",
-        s[2]);
+  move_mount_to(tree.get(), s[2]);
 }
 
 void do_own_unshifted(State& state, const StageStep& s) {
@@ -228,9 +298,7 @@ void do_open(State&, const StageStep& s) {
 
 /// A detached mount of the program alone, which can be read and executed through this descriptor only.
 UniqueFd read_only_program(const std::string& path) {
-  UniqueFd tree(static_cast<int>(
-      ::syscall(SYS_open_tree, AT_FDCWD, path.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)));
-  check(tree.get(), "open_tree", path);
+  UniqueFd tree = clone_tree(path);
   mount_attr attributes{};
   attributes.attr_set = MOUNT_ATTR_RDONLY;
   check(::syscall(SYS_mount_setattr, tree.get(), "", AT_EMPTY_PATH, &attributes, sizeof attributes),
@@ -266,10 +334,14 @@ constexpr Verb kVerbs[] = {{"wait", 1, do_wait},
                            {"private_mounts", 1, do_private_mounts},
                            {"tmpfs", 3, do_tmpfs},
                            {"dir", 4, do_dir},
+                           {"dir_like", 3, do_dir_like},
+                           {"change_dir", 2, do_change_dir},
                            {"file", 3, do_file},
                            {"id_range", 0, do_id_range},
                            {"limit", 3, do_limit},
-                           {"attach", 2, do_attach},
+                           {"attach", 3, do_attach},
+                           {"attach_layer", 4, do_attach_layer},
+                           {"bind_layer", 4, do_bind_layer},
                            {"bind", 3, do_bind},
                            {"bind_shifted", 3, do_bind_shifted},
                            {"own_unshifted", 3, do_own_unshifted},
