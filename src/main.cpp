@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/sys.h"
 #include "cli/commands.h"
+#include "sandbox/bases.h"
 #include "sandbox/store.h"
 
 namespace {
@@ -146,6 +147,7 @@ int main(int argc, char** argv) {
       (void)sys::read_all(sandbox::kServerEndFd);
       (void)sandbox::remove_server_folder(
           argv[2], [](const sandbox::Leftover& kept) { return sandbox::lives_on(kept.record); });
+      (void)sandbox::Bases(sandbox::home_of(argv[2])).collect();
       return 0;
     }
     return run(argc, argv);

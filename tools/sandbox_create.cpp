@@ -11,6 +11,7 @@ SandboxView view_of(const sandbox::Description& about, std::string_view state) {
   if (!about.name.empty()) view.name = about.name;
   view.state = state;
   view.profile = about.profile;
+  if (!about.base.template_name.empty()) view.template_name = about.base.template_name;
   view.runtime = about.runtime;
   for (const auto& [name, item] : about.isolation)
     view.isolation.push_back({name, item.enforced, item.detail});
@@ -41,8 +42,9 @@ std::string text_of(const SandboxView& view) {
   for (const auto& item : view.isolation)
     (item.enforced ? held : open)
         .push_back(item.enforced ? item.name : fmt::format("{} ({})", item.name, item.detail));
-  text += fmt::format("profile {}, runtime {}; enforced: {}\n", view.profile, view.runtime,
-                      fmt::join(held, ", "));
+  text += fmt::format("profile {}{}, runtime {}; enforced: {}\n", view.profile,
+                      view.template_name ? fmt::format(", template {}", *view.template_name) : "",
+                      view.runtime, fmt::join(held, ", "));
   if (!open.empty()) text += fmt::format("NOT enforced: {}\n", fmt::join(open, "; "));
   if (view.expires_at) text += fmt::format("ends at {}", *view.expires_at);
   if (view.idle_timeout_s > 0)
@@ -64,7 +66,10 @@ void add_sandbox_create(mcp::ToolRegistry& registry, Services& services) {
        .lean = true,
        .always_load = true},
       [&services](const SandboxCreateArgs& args, mcp::CallContext&) {
-        sandbox::CreateRequest request{.profile = args.profile, .name = args.name, .workdir = args.workdir};
+        sandbox::CreateRequest request{.profile = args.profile,
+                                       .name = args.name,
+                                       .workdir = args.workdir,
+                                       .template_name = args.template_name};
         if (args.memory) request.memory_bytes = args.memory->value;
         request.cpus = args.cpus;
         request.pids = args.pids;

@@ -13,7 +13,7 @@
 namespace hutch::tools {
 
 struct SandboxCreateArgs {
-  std::string profile, name;
+  std::string profile, name, template_name;
   std::optional<Bytes> memory;
   std::optional<double> cpus;
   std::optional<int64_t> pids;
@@ -26,6 +26,7 @@ struct SandboxCreateArgs {
   template <class V>
   void describe(V& v) {
     v.optional("profile", profile, "See sandbox_list_profiles.");
+    v.optional("template", template_name, "From sandbox_create_template.", {.max = 64});
     v.optional("name", name, "Usable as sandbox_id.", {.max = 64});
     v.optional("memory", memory, "Memory limit (default 1g); no swap.", {.min = 16 << 20});
     v.optional("cpus", cpus, "Processors (default 2).", {.min = 0.05, .max = 1024});
@@ -77,6 +78,7 @@ struct SandboxView {
   std::string sandbox_id;
   std::optional<std::string> name;
   std::string state, profile, runtime;
+  std::optional<std::string> template_name;
   std::vector<IsolationItem> isolation;
   LimitsView limits;
   std::string workdir, user;
@@ -92,6 +94,7 @@ struct SandboxView {
     v.optional("name", name, "Its name, when it has one.");
     v.required("state", state, "Whether it runs.", {.one_of = {"running", "paused", "ended"}});
     v.required("profile", profile, "Kind of sandbox.");
+    v.optional("template", template_name, "What it was made from.");
     v.required("runtime", runtime, "What isolates it.");
     v.required("isolation", isolation, "What is enforced, and what is not.");
     v.required("limits", limits, "Its limits.");

@@ -13,6 +13,7 @@ SandboxListEntry entry_of(const sandbox::Description& about) {
   entry.sandbox_id = about.id;
   if (!about.name.empty()) entry.name = about.name;
   entry.profile = about.profile;
+  if (!about.base.template_name.empty()) entry.template_name = about.base.template_name;
   entry.created_at = iso_time(about.created_at);
   entry.labels = about.labels;
   return entry;

@@ -20,6 +20,7 @@ struct SandboxListEntry {
   std::string sandbox_id;
   std::optional<std::string> name;
   std::string state, profile, created_at;
+  std::optional<std::string> template_name;
   std::optional<std::string> last_used_at, expires_at, cause;
   std::optional<int64_t> memory_bytes;
   std::map<std::string, std::string> labels;
@@ -30,6 +31,7 @@ struct SandboxListEntry {
     v.optional("name", name, "Its name, when it has one.");
     v.required("state", state, "Whether it runs.", {.one_of = {"running", "paused", "ended"}});
     v.required("profile", profile, "Kind of sandbox.");
+    v.optional("template", template_name, "What it was made from.");
     v.required("created_at", created_at, "When it was made (UTC).");
     v.optional("last_used_at", last_used_at, "When it was used last (UTC).");
     v.optional("expires_at", expires_at, "When it ends whatever it does (UTC).");

@@ -196,6 +196,8 @@ struct Profile {
   std::map<std::string, std::string> env;
   std::string workdir = "/workspace";
   std::vector<std::string> host_paths;
+  std::string template_name;
+  std::string storage = "disk";
   std::string network = "none";
   std::optional<int64_t> ttl_s, idle_timeout_s, pause_after_s;
 
@@ -213,6 +215,11 @@ struct Profile {
     v.optional("workdir", workdir, "Folder in which commands start.");
     v.optional("host_paths", host_paths,
                "Host folders that are visible inside, read-only; `~/` is the home folder.");
+    v.optional("template", template_name, "The template that its sandboxes are made from.", {.max = 64});
+    v.optional("storage", storage,
+               "Where the files lie that a sandbox writes: `disk`, or `memory`, which counts as its memory "
+               "and is gone when its server is killed.",
+               {.one_of = {"disk", "memory"}});
     v.optional("network", network, "What sandboxes can reach.", {.one_of = {"none"}});
     v.optional("ttl_s", ttl_s, "Seconds after which a sandbox ends; 0: never.", {.min = 0});
     v.optional("idle_timeout_s", idle_timeout_s, "Seconds without use after which it ends; 0: never.",
@@ -225,7 +232,7 @@ struct Profile {
 struct Config {
   std::string home;
   std::string results = "text";
-  std::vector<std::string> toolsets = {"core", "files"};
+  std::vector<std::string> toolsets = {"core", "files", "templates"};
   std::string log_level = "warning";
   std::string on_exit = "end";
   std::string default_profile = "default";

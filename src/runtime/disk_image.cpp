@@ -118,13 +118,13 @@ std::string loop_path(uint32_t number) {
 }
 
 /// With its last user (AUTOCLEAR) the device is free again, whatever becomes of us.
-LoopDevice attach_loop(const UniqueFd& image, bool read_only = false) {
+LoopDevice attach_loop(const UniqueFd& image) {
   constexpr int kAttempts = 200;
   const UniqueFd control = sys::open("/dev/loop-control", O_RDWR);
   loop_config config{};
   config.fd = static_cast<uint32_t>(image.get());
   config.block_size = 4096;
-  config.info.lo_flags = LO_FLAGS_AUTOCLEAR | (read_only ? LO_FLAGS_READ_ONLY : 0);
+  config.info.lo_flags = LO_FLAGS_AUTOCLEAR;
   for (int i = 0; i < kAttempts; ++i) {
     const int number = ::ioctl(control.get(), LOOP_CTL_GET_FREE);
     if (number < 0) throw sys_error(errno, "LOOP_CTL_GET_FREE");
@@ -223,12 +223,6 @@ DiskImage make_disk_image(const UniqueFd& blank, const std::string& path) {
   }
 }
 
-DiskImage mount_disk_image(const std::string& path) {
-  const UniqueFd image = sys::open(path, O_RDWR);
-  const LoopDevice device = attach_loop(image);
-  return describe_image(mount_ext4(loop_path(device.number)), device, image, path);
-}
-
 void unmount_disk_image(DiskImage image) {
   constexpr auto kTimeout = 60s;
   image.mount.reset();
@@ -244,24 +238,33 @@ void flush_disk_image(const DiskId& id) {
   if (::syncfs(root.get()) != 0) throw sys_error(errno, "syncfs", loop_path(id.loop));
 }
 
-void copy_disk_image(const std::string& from, const std::string& to) {
+ImageDevice::ImageDevice(const std::string& path) {
+  LoopDevice device = attach_loop(sys::open(path, O_RDWR));
+  device_ = std::move(device.fd);
+  path_ = loop_path(device.number);
+}
+
+ImageDevice ImageDevice::copy(const std::string& from, const std::string& to) {
   const UniqueFd source = sys::open(from, O_RDONLY);
   const UniqueFd target = sys::open(to, O_RDWR | O_CREAT | O_EXCL, 0600);
-  if (::ioctl(target.get(), FICLONE, source.get()) == 0) return;
   struct stat st {};
   if (::fstat(source.get(), &st) != 0 || ::ftruncate(target.get(), st.st_size) != 0)
     throw sys_error(errno, "truncate", to);
-  copy_data(source, target, to);
+  LoopDevice device = attach_loop(target);
+  if (::ioctl(target.get(), FICLONE, source.get()) != 0) copy_data(source, target, to);
+  // What somebody may have read of the device before, such as udev.
+  if (::ioctl(device.fd.get(), BLKFLSBUF, 0) != 0) throw sys_error(errno, "BLKFLSBUF", to);
+  return {std::move(device.fd), loop_path(device.number)};
 }
 
-SealedDisk::SealedDisk(const std::string& path) {
-  LoopDevice device = attach_loop(sys::open(path, O_RDONLY), true);
-  device_ = std::move(device.fd);
-  device_path_ = loop_path(device.number);
-}
-
-UniqueFd SealedDisk::mount() const {
-  return mount_ext4(device_path_, true);
+UniqueFd ImageDevice::mount(bool read_only) const {
+  for (const auto deadline = Clock::now() + 10s;; std::this_thread::sleep_for(1ms)) {
+    try {
+      return mount_ext4(path_, read_only);
+    } catch (const Error& e) {
+      if (e.os_error() != EBUSY || Clock::now() > deadline) throw;
+    }
+  }
 }
 
 UniqueFd open_disk_image(const DiskId& id) {

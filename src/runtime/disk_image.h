@@ -28,28 +28,29 @@ struct DiskImage {
 };
 DiskImage make_disk_image(const UniqueFd& blank, const std::string& path);
 
-/// Mounts an image that exists and that nobody else has mounted, to write to it.
-DiskImage mount_disk_image(const std::string& path);
 /// Returns when all that was written is in the image's file and no device has it any more, provided that
 /// nobody else has a mount of it.
 void unmount_disk_image(DiskImage image);
 /// Brings what is written inside by now to the image's file; not to the host's disk.
 void flush_disk_image(const DiskId& id);
-/// A copy of the image's file as it is: with the same blocks where the file system can share them, otherwise
-/// of the written parts.
-void copy_disk_image(const std::string& from, const std::string& to);
 
-/// An image that nobody writes any more, for many readers: one loop device, for as long as this lives or
-/// something has it mounted.
-class SealedDisk {
+/// A loop device for an image that no sandbox writes, for as long as this lives or something has it mounted.
+class ImageDevice {
  public:
-  explicit SealedDisk(const std::string& path);
-  /// Read-only, and nowhere yet.
-  UniqueFd mount() const;
+  explicit ImageDevice(const std::string& path);
+  /// Makes the file `to`, a copy of an image's file as it is: with the same blocks where the file system can
+  /// share them, otherwise of the written parts. Nothing is written to the host's disk: a device that comes
+  /// after the data would wait for that (Linux 6.14).
+  static ImageDevice copy(const std::string& from, const std::string& to);
+
+  /// Nowhere yet. Waits until a mount of the other kind that was given up is gone: all are read-only, or one
+  /// writes.
+  UniqueFd mount(bool read_only) const;
 
  private:
+  ImageDevice(UniqueFd device, std::string path) : device_(std::move(device)), path_(std::move(path)) {}
   UniqueFd device_;
-  std::string device_path_;
+  std::string path_;
 };
 
 /// The root of the image's file system, by a mount that lives as long as the descriptor. Throws not_found

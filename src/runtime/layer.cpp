@@ -152,21 +152,18 @@ void copy_files(UniqueFd from, const std::string& to, StageProcess& stage, const
 
 }  // namespace
 
-std::vector<std::string> tidy_layer(const std::string& folder) {
-  if (!sys::exists(sealed_disk(folder)))
-    return tidy_files(sys::open(sealed_files(folder), O_RDONLY | O_DIRECTORY).get());
-  DiskImage image = mount_disk_image(sealed_disk(folder));
-  auto views = tidy_files(open_folder(image.mount.get(), ".").get());
-  unmount_disk_image(std::move(image));
-  return views;
+std::vector<std::string> tidy_layer(const std::string& folder, const ImageDevice* device) {
+  if (device == nullptr) return tidy_files(sys::open(sealed_files(folder), O_RDONLY | O_DIRECTORY).get());
+  const UniqueFd mount = device->mount(false);
+  return tidy_files(open_folder(mount.get(), ".").get());
 }
 
-void copy_written(const WrittenFiles& from, const std::string& folder, StageProcess& stage,
-                  const std::string& data_folder, Clock::time_point deadline) {
+std::optional<ImageDevice> copy_written(const WrittenFiles& from, const std::string& folder,
+                                        StageProcess& stage, const std::string& data_folder,
+                                        Clock::time_point deadline) {
   if (from.disk) {
     flush_disk_image(*from.disk);
-    copy_disk_image(layer_image(from.sandbox_folder), sealed_disk(folder));
-    return;
+    return ImageDevice::copy(layer_image(from.sandbox_folder), sealed_disk(folder));
   }
   UniqueFd files;
   if (from.memory >= 0)
@@ -177,6 +174,7 @@ void copy_written(const WrittenFiles& from, const std::string& folder, StageProc
     throw Error(Errc::unavailable,
                 "the sandbox's files are in memory that only the server before could reach");
   copy_files(std::move(files), sealed_files(folder), stage, data_folder, deadline);
+  return std::nullopt;
 }
 
 std::string layer_image(const std::string& sandbox_folder) {

@@ -30,18 +30,19 @@ std::string layer_folder(const std::string& sandbox_folder);
 Layer make_layer(const SandboxSpec& spec);
 
 /// Copies all that a sandbox has written, whose processes must be held still, to an empty `folder`, as a
-/// sealed layer's files. `stage` runs what copies plain folders. Nothing of it is written to the host's disk
-/// yet.
+/// sealed layer's files; returns the device of its disk, if that is what it became. `stage` runs what copies
+/// plain folders. Nothing of it is written to the host's disk yet.
 struct WrittenFiles {
   std::string sandbox_folder;
   std::optional<DiskId> disk;
   int memory = -1;  // see Container
 };
-void copy_written(const WrittenFiles& from, const std::string& folder, StageProcess& stage,
-                  const std::string& data_folder, Clock::time_point deadline);
+std::optional<ImageDevice> copy_written(const WrittenFiles& from, const std::string& folder,
+                                        StageProcess& stage, const std::string& data_folder,
+                                        Clock::time_point deadline);
 /// Removes what does not belong into a sealed layer, the kernel's work folders and hutch's logs, and returns
-/// the trees that it has. Nobody else may have it mounted.
-std::vector<std::string> tidy_layer(const std::string& folder);
+/// the trees that it has. `device`: of its disk, which nobody else has mounted; null when it has none.
+std::vector<std::string> tidy_layer(const std::string& folder, const ImageDevice* device);
 
 /// Before the agent `pid` is killed: see drop_unwritten(), where it is worth it.
 void drop_layer(const std::string& sandbox_folder, const DiskId& disk, pid_t pid) noexcept;

@@ -27,7 +27,9 @@ std::string view_name(std::string_view target) {
   return name;
 }
 
-SealedLayer::SealedLayer(const std::string& folder, Facts facts) : facts_(std::move(facts)) {
+SealedLayer::SealedLayer(const std::string& folder, Facts facts, std::optional<ImageDevice> device)
+    : facts_(std::move(facts)), disk_(std::move(device)) {
+  if (disk_) return;
   if (sys::exists(sealed_disk(folder)))
     disk_.emplace(sealed_disk(folder));
   else if (sys::exists(sealed_files(folder)))

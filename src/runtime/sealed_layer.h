@@ -20,21 +20,21 @@ class SealedLayer {
     uint32_t first_id = 0;           // host id that root inside has as owner on its disk
     std::vector<std::string> views;  // names of the trees in it, see view_name()
   };
-  /// Throws not_found when the folder has none.
-  SealedLayer(const std::string& folder, Facts facts);
+  /// Throws not_found when the folder has none. `device`: of its disk, when there is one already.
+  SealedLayer(const std::string& folder, Facts facts, std::optional<ImageDevice> device = {});
 
   const Facts& facts() const noexcept { return facts_; }
   bool has(const std::string& view) const noexcept;
   bool on_disk() const noexcept { return disk_.has_value(); }
   /// Of one on a disk.
-  UniqueFd mount() const { return disk_->mount(); }
+  UniqueFd mount() const { return disk_->mount(true); }
   /// Of one that is not.
   const std::string& files() const noexcept { return files_; }
 
  private:
   Facts facts_;
   std::string files_;
-  std::optional<SealedDisk> disk_;
+  std::optional<ImageDevice> disk_;
 };
 
 /// Where they are in the folder.

@@ -34,20 +34,12 @@ runtime::Limits limits_of(const config::SandboxDefaults& settings) {
           .disk_bytes = settings.disk.value};
 }
 
-void check_name(const std::string& name) {
-  const bool plain = std::ranges::all_of(name, [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
-           c == '_' || c == '-';
-  });
-  if (!plain || name.size() > 64 || name.starts_with("sbx-") || name.starts_with('-') ||
-      name.starts_with('.'))
-    throw Error(Errc::invalid_argument, fmt::format("'{}' cannot be a sandbox's name", name.substr(0, 80)))
-        .hint("up to 64 letters, digits, '.', '_' and '-', not beginning with '.', '-' or 'sbx-'");
-}
-
-std::string absolute_workdir(const std::string& asked, const std::string& of_profile) {
-  if (asked.empty()) return of_profile;
-  return asked.front() == '/' ? asked : of_profile + "/" + asked;
+/// The base has a say where the profile leaves it at the default.
+std::string absolute_workdir(const std::string& asked, const std::string& of_profile, const Base& base) {
+  const std::string& usual =
+      of_profile == config::Profile{}.workdir && !base.workdir.empty() ? base.workdir : of_profile;
+  if (asked.empty()) return usual;
+  return asked.front() == '/' ? asked : usual + "/" + asked;
 }
 
 Error over_cap(const char* name, const std::string& asked, const std::string& most, const std::string& why) {
@@ -81,6 +73,17 @@ void check_caps(const config::Limits& caps, const std::optional<uint64_t>& memor
 
 }  // namespace
 
+void check_name(const std::string& name, const char* whose) {
+  const bool plain = std::ranges::all_of(name, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+           c == '_' || c == '-';
+  });
+  if (name.empty() || !plain || name.size() > 64 || name.starts_with("sbx-") || name.starts_with('-') ||
+      name.starts_with('.'))
+    throw Error(Errc::invalid_argument, fmt::format("'{}' cannot be a {}'s name", name.substr(0, 80), whose))
+        .hint("up to 64 letters, digits, '.', '_' and '-', not beginning with '.', '-' or 'sbx-'");
+}
+
 std::map<std::string, std::string> base_environment() {
   return {{"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
           {"HOME", "/root"},
@@ -102,8 +105,8 @@ double host_cpus() {
   return count;
 }
 
-Description describe_new(const config::Config& config, const CreateRequest& request) {
-  if (!request.name.empty()) check_name(request.name);
+Description describe_new(const config::Config& config, const CreateRequest& request, const Base& base) {
+  if (!request.name.empty()) check_name(request.name, "sandbox");
   check_environment(request.env);
   const std::string profile_name = request.profile.empty() ? config.default_profile : request.profile;
   const config::SandboxDefaults settings = config::settings_of(config, profile_name);
@@ -120,7 +123,7 @@ Description describe_new(const config::Config& config, const CreateRequest& requ
   Description about{
       .name = request.name,
       .profile = profile_name,
-      .workdir = absolute_workdir(request.workdir, profile.workdir),
+      .workdir = absolute_workdir(request.workdir, profile.workdir, base),
       .env = base_environment(),
       .labels = request.labels,
       .limits = limits,
@@ -128,8 +131,9 @@ Description describe_new(const config::Config& config, const CreateRequest& requ
       .idle_timeout = std::chrono::seconds(request.idle_timeout_s.value_or(settings.idle_timeout_s)),
       .pause_after = std::chrono::seconds(settings.pause_after_s),
       .background_keeps_alive = std::chrono::seconds(config.sandbox.background_keeps_alive_s),
-      .created_at = WallClock::now()};
-  for (const auto* more : {&profile.env, &request.env})
+      .created_at = WallClock::now(),
+      .base = base};
+  for (const auto* more : {&base.env, &profile.env, &request.env})
     for (const auto& [name, value] : *more) about.env[name] = value;
   return about;
 }
@@ -167,11 +171,12 @@ void check_enforced(const CreateRequest& request, const runtime::Isolation& isol
 }
 
 std::map<std::string, std::string> kinds_of(const config::Config& config) {
-  using Hard = std::tuple<std::string, std::vector<std::string>, std::string, int64_t, uint64_t, uint64_t>;
+  using Hard = std::tuple<std::string, std::vector<std::string>, std::string, std::string, int64_t, uint64_t,
+                          uint64_t>;
   const auto hard = [&](const std::string& name) {
     const config::Profile& p = config.profiles.at(name);
     const config::SandboxDefaults settings = config::settings_of(config, name);
-    return Hard(p.runtime, p.host_paths, p.workdir, settings.open_files, settings.shm.value,
+    return Hard(p.runtime, p.host_paths, p.storage, p.workdir, settings.open_files, settings.shm.value,
                 settings.disk.value);
   };
   std::map<Hard, std::string> first{{hard(config.default_profile), config.default_profile}};

@@ -14,7 +14,7 @@ namespace hutch::sandbox {
 
 /// What is empty comes from the profile.
 struct CreateRequest {
-  std::string profile, name, workdir;
+  std::string profile, name, workdir, template_name;
   std::optional<uint64_t> memory_bytes, disk_bytes;
   std::optional<double> cpus;
   std::optional<int64_t> pids;
@@ -22,13 +22,16 @@ struct CreateRequest {
   std::map<std::string, std::string> env, labels;
 };
 
+/// Of a sandbox, a template: throws invalid_argument, which says what a name may be.
+void check_name(const std::string& name, const char* whose);
+
 /// What every command finds in its environment; nothing of the server's own.
 std::map<std::string, std::string> base_environment();
 
-/// The sandbox that the request means, with the defaults filled in. Throws what is wrong with the request:
-/// invalid_argument, not_found for its profile, limit_exceeded when it asks for more than one sandbox may
-/// have, with the setting that says so and what that allows.
-Description describe_new(const config::Config& config, const CreateRequest& request);
+/// The sandbox that the request means, made from `base`, with the defaults filled in. Throws what is wrong
+/// with the request: invalid_argument, not_found for its profile, limit_exceeded when it asks for more than
+/// one sandbox may have, with the setting that says so and what that allows.
+Description describe_new(const config::Config& config, const CreateRequest& request, const Base& base);
 /// The same for what an update asks for.
 void check_caps(const config::Limits& caps, const Changes& changes);
 

@@ -23,8 +23,9 @@ constexpr auto kBuildTimeout = 30s;
 /// An agent that does not answer by then is no use to anybody.
 constexpr auto kAdoptTimeout = 5s;
 
-void make_workdir(Sandbox& sandbox, const std::string& workdir) {
-  if (workdir != "/workspace") sandbox.make_folder(workdir);
+/// An image need not have it.
+void make_workdir(Sandbox& sandbox, const std::string& workdir, const Base& base) {
+  if (workdir != "/workspace" || !base.host_files()) sandbox.make_folder(workdir);
 }
 
 }  // namespace
@@ -147,7 +148,8 @@ Body Builder::body_of(const Entry& entry, const runtime::Limits& limits, runtime
           .logs_max_bytes = config_.limits.logs_max.value};
 }
 
-void Builder::build(Entry& entry, const std::string& profile_name, const runtime::Limits& limits) {
+void Builder::build(Entry& entry, const std::string& profile_name, const Base& base,
+                    const runtime::Limits& limits) {
   const auto deadline = Clock::now() + kBuildTimeout;
   const config::Profile& profile = config_.profiles.at(profile_name);
   runtime::Runtime& runtime =
@@ -159,17 +161,22 @@ void Builder::build(Entry& entry, const std::string& profile_name, const runtime
     const std::lock_guard lock(entry.mutex);
     entry.record.runtime = runtime.name();
     entry.record.first_id = entry.first_id;
+    entry.record.layers = base.layers;
     store_.create_sandbox_folder(entry.id);
     entry.record_file = store_.open_record(entry.id);
     Store::write_record(entry.record_file, entry.record);
   }
 
+  for (const auto& layer : base.layers) entry.layers.push_back(bases_.layers().open(layer));
   const std::string folder = store_.sandbox_folder(entry.id);
   auto channel = Channel::create(io_.context(), folder);
   runtime::Container container = runtime.start({.id = entry.id,
                                                 .folder = folder,
                                                 .data_folder = store_.home(),
+                                                .host_files = base.host_files(),
                                                 .host_paths = profile.host_paths,
+                                                .layers = entry.layers,
+                                                .files_in_memory = profile.storage == "memory",
                                                 .limits = limits,
                                                 .cgroup = entry.cgroup,
                                                 .first_id = entry.first_id},
@@ -187,9 +194,16 @@ void Builder::build(Entry& entry, const std::string& profile_name, const runtime
   reap_orphans();  // the runtime's helpers, which are over when the agent answers
   auto sandbox = std::make_shared<Sandbox>(io_.context(), calls_,
                                            body_of(entry, limits, std::move(container), std::move(channel)));
-  make_workdir(*sandbox, profile.workdir);
+  make_workdir(*sandbox, profile.workdir, base);
   const std::lock_guard lock(entry.mutex);
   entry.sandbox = std::move(sandbox);
+}
+
+LayerStore::Finished Builder::seal(Entry& entry, bool lasts) {
+  LayerStore& layers = bases_.layers();
+  LayerDraft draft = layers.begin();
+  entry.whole()->hold_still([&](const runtime::WrittenFiles& from) { layers.copy_written(draft, from); });
+  return layers.finish(std::move(draft), entry.first_id, lasts);
 }
 
 bool Builder::remove(Entry& entry, Clock::time_point deadline, const sys::RemoveBounds& bounds) {

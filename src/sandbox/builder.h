@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "config/config.h"
+#include "sandbox/bases.h"
 #include "sandbox/call_gauge.h"
 #include "sandbox/id_ranges.h"
 #include "sandbox/io_thread.h"
@@ -32,7 +33,8 @@ struct Entry {
   std::mutex mutex;  // guards what follows
   Record record;
   UniqueFd record_file;
-  std::shared_ptr<Sandbox> sandbox;  // null until it is whole
+  std::shared_ptr<Sandbox> sandbox;                                 // null until it is whole
+  std::vector<std::shared_ptr<const runtime::SealedLayer>> layers;  // their devices stay with it
 
   std::shared_ptr<Sandbox> whole() {
     const std::lock_guard lock(mutex);
@@ -44,7 +46,8 @@ struct Entry {
 /// and the host's cgroups; nothing of callers. Thread-safe.
 class Builder {
  public:
-  explicit Builder(const config::Config& config) : config_(config), store_(config.home) {}
+  explicit Builder(const config::Config& config)
+      : config_(config), store_(config.home), bases_(config.home) {}
 
   /// The data folder, and what dead servers left in it: once, before anything else.
   Store::Leftovers prepare(bool adopts);
@@ -54,9 +57,11 @@ class Builder {
   /// remove() ends it.
   std::shared_ptr<Entry> name_adopted(const Leftover& leftover);
   void adopt(Entry& entry, WallClock::time_point last_used);
-  /// Makes it whole: its agent has answered. `profile` tells root file system and runtime, `limits` hold from
-  /// the start. On an Error the entry holds whatever was made, for remove().
-  void build(Entry& entry, const std::string& profile, const runtime::Limits& limits);
+  /// Makes it whole: its agent has answered. `profile` tells runtime and hardening, `base` the root file
+  /// system, `limits` hold from the start. On an Error the entry holds whatever was made, for remove().
+  void build(Entry& entry, const std::string& profile, const Base& base, const runtime::Limits& limits);
+  /// Copies what the sandbox has written to a layer of its own. `lasts`: see LayerStore::finish().
+  LayerStore::Finished seal(Entry& entry, bool lasts);
   /// Waits for its end and removes all of it. False when something stays behind, which the next server
   /// removes.
   bool remove(Entry& entry, Clock::time_point deadline, const sys::RemoveBounds& bounds);
@@ -76,11 +81,12 @@ class Builder {
   }
   void release(const std::string& id) noexcept { store_.ledger().release(id); }
   Totals totals() const { return store_.ledger().totals(); }
-  void close() noexcept { store_.close(); }
+  void close(bool collects_layers) noexcept { store_.close(collects_layers); }
 
   runtime::CgroupHost& cgroups();
   IoThread& io() noexcept { return io_; }
   CallGauge& calls() noexcept { return calls_; }
+  Bases& bases() noexcept { return bases_; }
   const std::string& folder() const noexcept { return store_.folder(); }
 
  private:
@@ -91,6 +97,7 @@ class Builder {
 
   const config::Config& config_;
   Store store_;
+  Bases bases_;
   IdRanges ids_;
   CallGauge calls_;
   std::mutex mutex_;  // guards the two below, and the store's opening

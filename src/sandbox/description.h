@@ -5,6 +5,7 @@
 #include <string>
 
 #include "runtime/runtime.h"
+#include "sandbox/base.h"
 
 namespace hutch::sandbox {
 
@@ -22,6 +23,7 @@ struct Description {
   WallClock::time_point created_at;
   WallClock::time_point expires_at;  // when the lifetime is over; the clock's epoch = never
   std::chrono::microseconds create_time{0};
+  Base base;
 
   bool has_end() const noexcept { return expires_at != WallClock::time_point{}; }
   bool is_over() const noexcept { return has_end() && expires_at <= WallClock::now(); }

@@ -123,18 +123,21 @@ DraftFiles LayerStore::make_files(const LayerDraft& draft, uint64_t max_bytes) c
   return files;
 }
 
-void LayerStore::copy_written(const LayerDraft& draft, const runtime::WrittenFiles& from) {
-  runtime::copy_written(from, draft.folder(), stage_, home_, Clock::now() + kCopyTimeout);
+void LayerStore::copy_written(LayerDraft& draft, const runtime::WrittenFiles& from) {
+  draft.device_ = runtime::copy_written(from, draft.folder(), stage_, home_, Clock::now() + kCopyTimeout);
 }
 
 LayerStore::Finished LayerStore::finish(LayerDraft draft, uint32_t first_id, bool lasts, DraftFiles files) {
   if (files.disk) runtime::unmount_disk_image(std::move(*files.disk));
-  LayerManifest manifest{.id = "layer-" + sys::random_hex(6),
-                         .first_id = first_id,
-                         .views = runtime::tidy_layer(draft.folder()),
-                         .created_at = ::time(nullptr)};
   const std::string disk = runtime::sealed_disk(draft.folder());
   const bool on_disk = sys::exists(disk);
+  if (on_disk && !draft.device_) draft.device_.emplace(disk);
+  LayerManifest manifest{.id = "layer-" + sys::random_hex(6),
+                         .first_id = first_id,
+                         .views = runtime::tidy_layer(draft.folder(), on_disk ? &*draft.device_ : nullptr),
+                         .created_at = ::time(nullptr)};
+  // Once it can be mounted to be read, whoever wrote it is gone, and its file has all.
+  if (on_disk) (void)draft.device_->mount(true);
   if (lasts && on_disk) manifest.digest = digest_of_disk(disk);
   manifest.size_bytes = bytes_on_disk(draft.folder());
   sys::write_file(draft.folder() + "/manifest.json", nlohmann::json(manifest).dump());
@@ -146,7 +149,20 @@ LayerStore::Finished LayerStore::finish(LayerDraft draft, uint32_t first_id, boo
   if (::rename(draft.folder_.c_str(), folder(manifest.id).c_str()) != 0)
     throw sys_error(errno, "rename", folder(manifest.id));
   if (lasts) sync_path(home_ + "/layers", false);
-  return {std::move(manifest), std::move(draft.lock_)};
+  auto layer = keep(manifest, std::move(draft.lock_), std::move(draft.device_));
+  return {std::move(manifest), std::move(layer)};
+}
+
+std::shared_ptr<const runtime::SealedLayer> LayerStore::keep(const LayerManifest& manifest, UniqueFd in_use,
+                                                             std::optional<runtime::ImageDevice> device) {
+  auto held = std::make_shared<Open>(
+      Open{std::move(in_use),
+           runtime::SealedLayer(folder(manifest.id),
+                                {.id = manifest.id, .first_id = manifest.first_id, .views = manifest.views},
+                                std::move(device))});
+  const std::lock_guard lock(mutex_);
+  open_[manifest.id] = held;
+  return {held, &held->layer};
 }
 
 LayerManifest LayerStore::manifest(const std::string& id) const {
@@ -158,19 +174,14 @@ LayerManifest LayerStore::manifest(const std::string& id) const {
 }
 
 std::shared_ptr<const runtime::SealedLayer> LayerStore::open(const std::string& id) {
-  const std::lock_guard lock(mutex_);
-  std::shared_ptr<Open> held = open_[id].lock();
-  if (!held) {
-    UniqueFd in_use = use_of(folder(id), LOCK_SH);
-    if (!in_use) throw Error(Errc::not_found, fmt::format("layer {} does not exist any more", id));
-    LayerManifest facts = manifest(id);
-    held = std::make_shared<Open>(
-        Open{std::move(in_use),
-             runtime::SealedLayer(folder(id),
-                                  {.id = id, .first_id = facts.first_id, .views = std::move(facts.views)})});
-    open_[id] = held;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto it = open_.find(id);
+    if (const auto held = it != open_.end() ? it->second.lock() : nullptr) return {held, &held->layer};
   }
-  return {held, &held->layer};
+  UniqueFd in_use = use_of(folder(id), LOCK_SH);
+  if (!in_use) throw Error(Errc::not_found, fmt::format("layer {} does not exist any more", id));
+  return keep(manifest(id), std::move(in_use), {});
 }
 
 uint64_t LayerStore::collect(const std::set<std::string>& wanted) {

@@ -38,6 +38,7 @@ class LayerDraft {
   friend class LayerStore;
   std::string folder_;
   UniqueFd lock_;
+  std::optional<runtime::ImageDevice> device_;
 };
 
 /// Where the trees of a draft are written that do not come from a sandbox: the mount of an image of its own,
@@ -60,12 +61,12 @@ class LayerStore {
   /// it.
   DraftFiles make_files(const LayerDraft& draft, uint64_t max_bytes) const;
   /// Copies what a sandbox wrote into the draft, whose processes must be held still.
-  void copy_written(const LayerDraft& draft, const runtime::WrittenFiles& from);
-  /// Makes it a layer. `lasts`: with a digest, and on the host's disk when this returns. Until the result
-  /// goes, collect() leaves it alone. `files` of make_files() are given back here.
+  void copy_written(LayerDraft& draft, const runtime::WrittenFiles& from);
+  /// Makes it a layer. `lasts`: with a digest, and on the host's disk when this returns. `files` of
+  /// make_files() are given back here.
   struct Finished {
     LayerManifest manifest;
-    UniqueFd in_use;
+    std::shared_ptr<const runtime::SealedLayer> layer;
   };
   Finished finish(LayerDraft draft, uint32_t first_id, bool lasts, DraftFiles files = {});
 
@@ -83,9 +84,11 @@ class LayerStore {
 
  private:
   struct Open {
-    UniqueFd in_use;
+    UniqueFd in_use;  // a shared lock on its folder
     runtime::SealedLayer layer;
   };
+  std::shared_ptr<const runtime::SealedLayer> keep(const LayerManifest& manifest, UniqueFd in_use,
+                                                   std::optional<runtime::ImageDevice> device);
 
   const std::string home_;
   runtime::StageProcess stage_;

@@ -91,6 +91,7 @@ void Manager::prepare() {
   if (control_handler_) control_.emplace(builder_.io().context(), builder_.folder(), control_handler_);
   pool_.announce(kind_of(config_.default_profile));
   pool_.start();
+  collect_ = true;  // what a server left that was killed over it
   prepared_ = true;
 }
 
@@ -141,8 +142,8 @@ void Manager::remember_end(const Description& about, const std::string& cause) {
 }
 
 /// A warm sandbox that lives, or nothing. With mutex_ held.
-std::shared_ptr<Entry> Manager::take_warm(const std::string& kind) {
-  while (const auto id = pool_.claim(kind)) {
+std::shared_ptr<Entry> Manager::take_warm(const std::string& kind, bool rare) {
+  while (const auto id = pool_.claim(kind, rare)) {
     const auto it = entries_.find(*id);
     if (it == entries_.end()) continue;  // it ended by itself a moment ago
     const auto sandbox = it->second->whole();
@@ -175,6 +176,15 @@ bool Manager::make_room(const std::string& for_id) {
   return true;
 }
 
+/// With mutex_ held.
+std::string Manager::kind_of(const Description& about) {
+  const std::string& kind = kinds_.at(about.profile);
+  if (about.base.layers.empty()) return kind;
+  std::string derived = fmt::format("{} on {}", kind, about.base.key());
+  derived_kinds_.try_emplace(derived, kind, about.base);
+  return derived;
+}
+
 /// The entry of a sandbox that is this caller's alone: a warm one, or one that has to be built.
 std::shared_ptr<Entry> Manager::reserve(const Description& about, bool warm_allowed) {
   pressure_.admit();
@@ -183,8 +193,8 @@ std::shared_ptr<Entry> Manager::reserve(const Description& about, bool warm_allo
   if (const auto it = find_entry(about.name); it != entries_.end())
     throw Error(Errc::conflict, fmt::format("a sandbox named '{}' exists: {}", about.name, it->first))
         .hint("use it by that name as sandbox_id, destroy it first, or take another name");
-  const std::string& kind = kind_of(about.profile);
-  auto entry = warm_allowed ? take_warm(kind) : nullptr;
+  const std::string kind = warm_allowed ? kind_of(about) : "";
+  auto entry = warm_allowed ? take_warm(kind, !about.base.layers.empty()) : nullptr;
   const bool warm = entry != nullptr;
   if (!warm) entry = builder_.name_one();
   try {
@@ -205,19 +215,27 @@ std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request) {
 
 std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request, bool is_default) {
   const CallGauge::Scope running(builder_.calls());
+  if (!request.profile.empty() && !config_.profiles.contains(request.profile))
+    (void)config::settings_of(config_, request.profile);  // which throws
+  const std::string& profile = request.profile.empty() ? config_.default_profile : request.profile;
+  const Base base = bases().resolve(request.template_name, "", config_.profiles.at(profile));
+  return create(request, describe_new(config_, request, base), is_default);
+}
+
+std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request, Description about, bool is_default,
+                                         bool warm_allowed) {
   const auto start = Clock::now();
-  Description about = describe_new(config_, request);
   prepare();
   disk_guard_.check_room_for_create();
 
   // A disk has its size from the start.
-  const bool usual_disk = about.limits.disk_bytes == default_limits(config_, about.profile).disk_bytes;
-  for (bool warm_allowed = usual_disk;; warm_allowed = false) {
+  warm_allowed = warm_allowed && about.limits.disk_bytes == default_limits(config_, about.profile).disk_bytes;
+  for (;; warm_allowed = false) {
     const auto entry = reserve(about, warm_allowed);
     about.warm = entry->whole() != nullptr;
     try {
       if (!about.warm) {
-        builder_.build(*entry, about.profile, about.limits);
+        builder_.build(*entry, about.profile, about.base, about.limits);
         watch(entry);
       }
       auto sandbox = claim(*entry, request, about, start, is_default);
@@ -305,8 +323,13 @@ std::string Manager::build_warm(const std::string& kind) {
     entries_[entry->id] = entry;
   }
   try {
+    const auto [profile, base] = [&]() -> std::pair<std::string, Base> {
+      const std::lock_guard lock(mutex_);
+      const auto it = derived_kinds_.find(kind);
+      return it != derived_kinds_.end() ? it->second : std::pair(kind, Base{});
+    }();
     builder_.charge(entry->id, warm_charge());
-    builder_.build(*entry, kind, default_limits(config_, kind));
+    builder_.build(*entry, profile, base, default_limits(config_, profile));
     if (!entry->whole()->ping(Clock::now() + kPingTimeout))
       throw Error(Errc::timeout, "its agent does not answer");
     for (const std::string& name : config_.pool.interpreters) start_interpreter(*entry->whole(), name);
@@ -421,16 +444,18 @@ std::vector<Ended> Manager::ended() const {
   return out;
 }
 
+std::shared_ptr<Entry> Manager::entry_of(const Sandbox& sandbox) {
+  const std::lock_guard lock(mutex_);
+  const auto it = entries_.find(sandbox.id());
+  if (it == entries_.end()) throw unknown(sandbox.id());
+  return it->second;
+}
+
 void Manager::update(const std::string& id_or_name, const Changes& changes) {
   const CallGauge::Scope running(builder_.calls());
   check_caps(config_.limits, changes);
   const auto sandbox = id_or_name.empty() ? default_sandbox().sandbox : find(id_or_name);
-  const auto entry = [&] {
-    const std::lock_guard lock(mutex_);
-    const auto it = entries_.find(sandbox->id());
-    if (it == entries_.end()) throw unknown(sandbox->id());
-    return it->second;
-  }();
+  const auto entry = entry_of(*sandbox);
   runtime::Limits limits = sandbox->about().limits;
   const Charge before = full_charge(limits);
   limits.memory_bytes = changes.memory_bytes.value_or(limits.memory_bytes);
@@ -492,6 +517,9 @@ void Manager::remove(const std::string& id) {
     log::warning("something of {} is still there; the next server removes it", id);
   const std::lock_guard lock(mutex_);
   --removing_;
+  collect_ = collect_ || !entry->layers.empty();
+  look_again_ = look_again_ || collect_;
+  changed_.notify_all();
   settled_.notify_all();
 }
 
@@ -557,7 +585,10 @@ void Manager::shutdown(Clock::time_point deadline) {
   for (const auto& entry : kept) leave(*entry);
   std::unique_lock lock(mutex_);
   settled_.wait_until(lock, deadline, [&] { return removing_ == 0; });
-  builder_.close();
+  // Layers of those that are gone go after this process has ended.
+  const bool had_layers =
+      std::ranges::any_of(entries, [](const auto& e) { return !e.second->layers.empty(); });
+  builder_.close(had_layers || collect_);
 }
 
 /// Ends what is over its time and returns when to look again. Without the lock: an end drops what is not
@@ -619,6 +650,11 @@ void Manager::housekeep(const std::stop_token& stop) {
       to_remove_.pop_front();
       lock.unlock();
       remove(id);
+      lock.lock();
+    }
+    if (collect_) {
+      lock.unlock();
+      collect_layers();
       lock.lock();
     }
     std::vector<std::shared_ptr<Sandbox>> whole, claimed;

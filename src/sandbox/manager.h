@@ -54,6 +54,16 @@ class Manager {
   /// Changes it as its owner asks, within what the host has.
   void update(const std::string& id_or_name, const Changes& changes);
 
+  /// Keeps all files that it has as a template, see TemplateStore.
+  Template save_template(const std::string& id_or_name, const std::string& name,
+                         const std::string& description, bool overwrite);
+  /// Throws conflict when it is in use.
+  void remove_template(const std::string& name);
+  /// Running copies of its files as they are now, with limits and a lifetime of their own; processes are not
+  /// copied. All or none. `name`: of the only one, or with `-1`, `-2` and so on.
+  std::vector<std::shared_ptr<Sandbox>> fork(const std::string& id_or_name, int count,
+                                             const std::string& name);
+
   /// Ends it and removes everything of it. False when there was none of that name (any more).
   bool destroy(const std::string& id_or_name, std::string& id);
   /// Ends everything and removes what can be removed until `deadline`; what is left is marked for the next
@@ -76,6 +86,7 @@ class Manager {
   /// The kind of warm sandboxes that serves a profile: named after the first profile with the same root file
   /// system, runtime and hardening. All else is attached at the claim.
   const std::string& kind_of(const std::string& profile) const { return kinds_.at(profile); }
+  Bases& bases() noexcept { return builder_.bases(); }
 
  private:
   using Entries = std::map<std::string, std::shared_ptr<Entry>>;  // by id
@@ -84,10 +95,14 @@ class Manager {
   void adopt(const Leftover& leftover);
   void remember_end(const Description& about, const std::string& cause);
   std::shared_ptr<Sandbox> create(const CreateRequest& request, bool is_default);
+  std::shared_ptr<Sandbox> create(const CreateRequest& request, Description about, bool is_default,
+                                  bool warm_allowed = true);
+  std::shared_ptr<Entry> entry_of(const Sandbox& sandbox);
+  std::string kind_of(const Description& about);
   std::shared_ptr<Entry> reserve(const Description& about, bool warm_allowed);
   void charge(const std::string& id, const Charge& charge);
   bool make_room(const std::string& for_id);
-  std::shared_ptr<Entry> take_warm(const std::string& kind);
+  std::shared_ptr<Entry> take_warm(const std::string& kind, bool rare);
   std::shared_ptr<Sandbox> claim(Entry& entry, const CreateRequest& request, Description about,
                                  Clock::time_point asked_at, bool is_default);
   void watch(const std::shared_ptr<Entry>& entry);
@@ -96,6 +111,7 @@ class Manager {
   void remove(const std::string& id);
   Clock::time_point end_overdue(const std::vector<std::shared_ptr<Sandbox>>& sandboxes);
   Clock::time_point pause_idle(const std::vector<std::shared_ptr<Sandbox>>& sandboxes);
+  void collect_layers();
   void guard_disk(const std::vector<std::shared_ptr<Sandbox>>& sandboxes);
   void housekeep(const std::stop_token& stop);
   Entries::iterator find_entry(const std::string& id_or_name);
@@ -129,6 +145,9 @@ class Manager {
   bool look_again_ = false;            // for the housekeeper: something came that ends sooner
   Clock::time_point next_look_;        // of the housekeeper
   int removing_ = 0;                   // removals under way
+  bool collect_ = false;               // for the housekeeper: layers may have lost their last user
+  /// Kinds of warm sandboxes that are not those of profiles: by name, the kind of its profile and its base.
+  std::map<std::string, std::pair<std::string, Base>> derived_kinds_;
   bool stopping_ = false;
   std::string default_id_;
 

@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "base/sys.h"
+#include "sandbox/base_json.h"
 
 // Times are whole numbers: seconds, microseconds, and milliseconds since 1970.
 namespace nlohmann {
@@ -55,14 +56,15 @@ namespace hutch::sandbox {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Description, id, name, profile, runtime, workdir, env, labels,
                                                 limits, isolation, warm, ttl, idle_timeout, pause_after,
-                                                background_keeps_alive, created_at, expires_at, create_time)
+                                                background_keeps_alive, created_at, expires_at, create_time,
+                                                base)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(TerminalSize, rows, columns)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(KeptSession, language, name, split)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(KeptProcess, stream, number, title, terminal, hidden,
                                                 counts_as_use, has_answers, was_cancelled, started_at,
                                                 oom_kills_before, next_unread, session)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Record, id, runtime, state, pid, start_time, cgroup_v2,
-                                                cgroups, first_id, disk, about, owner, is_default,
+                                                cgroups, first_id, disk, layers, about, owner, is_default,
                                                 outlives_server, paused, processes)
 
 std::string to_line(const Record& record) {

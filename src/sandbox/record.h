@@ -25,6 +25,7 @@ struct Record {
   std::map<std::string, std::string> cgroups;
   uint32_t first_id = 0;                // of its range of host ids; 0 = none of its own
   std::optional<runtime::DiskId> disk;  // that its files lie on, where it has one
+  std::vector<std::string> layers;      // ids of those below, see LayerStore
 
   // From its claim on:
   Description about;

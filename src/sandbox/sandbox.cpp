@@ -35,7 +35,8 @@ UniqueFd duplicate(int fd) {
 }  // namespace
 
 Sandbox::Activity::Activity(Sandbox& sandbox) : running_(sandbox.calls_), sandbox_(sandbox) {
-  const std::lock_guard pausing(sandbox_.pause_mutex_);
+  std::unique_lock pausing(sandbox_.pause_mutex_);
+  sandbox_.stillness_over_.wait(pausing, [&] { return sandbox_.stillness_ == Stillness::none; });
   {
     const std::lock_guard lock(sandbox_.mutex_);
     if (sandbox_.ended_)
@@ -173,13 +174,64 @@ Sandbox::Pause Sandbox::pause() const {
 
 /// With pause_mutex_ held.
 void Sandbox::set_pause(Pause pause) {
-  if ((pause == Pause::none) != (pause_ == Pause::none)) body_.cgroup.freeze(pause != Pause::none);
+  const bool changes = (pause == Pause::none) != (pause_ == Pause::none);
+  if (changes && stillness_ != Stillness::held) body_.cgroup.freeze(pause != Pause::none);
   pause_ = pause;
 }
 
 void Sandbox::resume() {
   const std::lock_guard pausing(pause_mutex_);
+  if (stillness_ == Stillness::held) {
+    stillness_ = Stillness::broken;
+    body_.cgroup.freeze(false);
+  }
   set_pause(Pause::none);
+}
+
+void Sandbox::begin_stillness() {
+  std::unique_lock pausing(pause_mutex_);
+  stillness_over_.wait(pausing, [&] { return stillness_ == Stillness::none; });
+  if (pause_ == Pause::none) {
+    try {
+      body_.cgroup.freeze(true);
+    } catch (const Error& e) {
+      body_.channel->drain();  // nobody may have read that they have ended
+      const bool runs = processes_.any_running();
+      const std::lock_guard lock(mutex_);
+      if (runs || active_calls_ > 0)
+        throw Error(Errc::conflict,
+                    fmt::format("something runs in sandbox {}, and it cannot be frozen: {}", id(), e.what()))
+            .hint("end its processes first");
+    }
+  }
+  stillness_ = Stillness::held;
+}
+
+void Sandbox::end_stillness() {
+  const std::lock_guard pausing(pause_mutex_);
+  const bool broken = std::exchange(stillness_, Stillness::none) == Stillness::broken;
+  stillness_over_.notify_all();
+  if (pause_ == Pause::none) body_.cgroup.thaw();
+  if (broken) throw Error(Errc::unavailable, fmt::format("sandbox {} went on before it was copied", id()));
+}
+
+void Sandbox::hold_still(const std::function<void(const runtime::WrittenFiles&)>& copy) {
+  const CallGauge::Scope running(calls_);
+  begin_stillness();
+  try {
+    if (ended_) throw Error(Errc::not_found, fmt::format("sandbox {} has ended: {}", id(), cause()));
+    copy({.sandbox_folder = body_.folder,
+          .disk = body_.container.disk,
+          .memory = body_.container.memory.get()});
+  } catch (...) {
+    try {
+      end_stillness();
+    } catch (const Error&) {
+      // What it was held still for has failed anyway.
+    }
+    throw;
+  }
+  end_stillness();
 }
 
 std::optional<Clock::duration> Sandbox::pause_when_idle(Clock::duration unused) {

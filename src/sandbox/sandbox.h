@@ -3,6 +3,7 @@
 #include <asio/posix/stream_descriptor.hpp>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <map>
@@ -12,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/layer.h"
 #include "sandbox/call_gauge.h"
 #include "sandbox/channel.h"
 #include "sandbox/description.h"
@@ -149,6 +151,9 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   void resume();
   /// Back from one that the next call would have ended.
   void end_idle_pause();
+  /// Holds everything inside still while `copy` reads what it has written; calls to it wait meanwhile. Throws
+  /// conflict where this host can freeze nothing and something runs.
+  void hold_still(const std::function<void(const runtime::WrittenFiles&)>& copy);
   /// Since when no call and no command runs; nothing while one does.
   std::optional<Clock::time_point> idle_since();
   /// What it gets while the host is short of memory; an empty one: what it asked for, also when it was
@@ -183,6 +188,8 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
                                    runtime::Isolation isolation) const;
   void set_lifetime(std::chrono::seconds left);
   void set_pause(Pause pause);
+  void begin_stillness();
+  void end_stillness();
   void note_use();
   std::string cause_of_end() const;
   [[noreturn]] void rethrow(const Error& error);
@@ -210,6 +217,9 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   std::mutex limits_mutex_;         // held while limits are written, with what they are read from
   mutable std::mutex pause_mutex_;  // held while it is frozen or thawed; before mutex_
   Pause pause_ = Pause::none;
+  enum class Stillness { none, held, broken };  // by hold_still(); broken: somebody let it go on
+  Stillness stillness_ = Stillness::none;
+  std::condition_variable stillness_over_;
   mutable std::mutex mutex_;
   std::shared_ptr<const Description> about_;  // replaced, never changed
   std::optional<Clock::time_point> lifetime_ends_at_;

@@ -89,11 +89,11 @@ bool all_live_on(const std::string& sandboxes) noexcept {
 
 }  // namespace
 
-void Store::close() noexcept {
+void Store::close(bool collects_layers) noexcept {
   if (folder_.empty()) return;
-  if (::rmdir((folder_ + "/sandboxes").c_str()) == 0) {
+  if (!collects_layers && ::rmdir((folder_ + "/sandboxes").c_str()) == 0) {
     sys::remove_tree(folder_);
-  } else if (!all_live_on(folder_ + "/sandboxes")) {
+  } else if (collects_layers || !all_live_on(folder_ + "/sandboxes")) {
     try {
       sys::Pipe end = sys::pipe();
       hutch::Process::spawn({.argv = {"/proc/self/exe", "--remove", folder_},
@@ -149,6 +149,10 @@ void note_last_use(const UniqueFd& record, WallClock::time_point when) noexcept 
   (void)::futimens(record.get(), times);
 }
 
+std::string home_of(const std::string& server_folder) {
+  return server_folder.substr(0, server_folder.rfind("/servers/"));
+}
+
 bool lives_on(const Record& record) {
   return record.state == "running" && record.outlives_server && !record.about.is_over() &&
          recorded_agent(record);
@@ -174,17 +178,32 @@ std::vector<Leftover> remove_server_folder(const std::string& folder,
   }
   const bool empty = names_in(folder + "/sandboxes").empty();
   if (!empty && removed.empty()) return removed;
-  const size_t servers = folder.rfind("/servers/");
+  const std::string home = home_of(folder);
   Ledger ledger;
-  ledger.open(folder.substr(0, servers));
+  ledger.open(home);
   for (const auto& leftover : removed) ledger.release(leftover.record.id);
   if (!empty) return removed;
   // Also what it had taken for sandboxes of which it made nothing yet. Before the folder goes: whoever is
   // killed in between leaves something that the next one finds.
-  const std::string server = folder.substr(servers + std::string_view("/servers/").size());
+  const std::string server = folder.substr(home.size() + std::string_view("/servers/").size());
   ledger.release_of([&](const std::string& owner) { return owner == server; });
   sys::remove_tree(folder);
   return removed;
+}
+
+std::vector<Record> all_records(const std::string& home) {
+  std::vector<Record> out;
+  for (const auto& server : names_in(home + "/servers")) {
+    const std::string sandboxes = home + "/servers/" + server + "/sandboxes";
+    for (const auto& id : names_in(sandboxes)) {
+      try {
+        if (auto record = read_record(sandboxes + "/" + id + "/record")) out.push_back(std::move(*record));
+      } catch (const Error&) {
+        // It is just being removed.
+      }
+    }
+  }
+  return out;
 }
 
 std::vector<Leftover> left_behind(const std::string& home) {

@@ -37,7 +37,8 @@ class Store {
   /// or of which something was still being made, is left to a process of our binary that waits for the end of
   /// this one, does nothing else, and keeps the lock meanwhile; should that be killed too, the next server
   /// does it.
-  void close() noexcept;
+  /// `collects_layers`: that process also removes layers that nothing refers to any more.
+  void close(bool collects_layers = false) noexcept;
   const std::string& home() const noexcept { return home_; }
   const std::string& server_id() const noexcept { return server_id_; }
   /// The server's own; empty before open().
@@ -80,9 +81,15 @@ class Store {
 /// dead.
 inline constexpr int kServerEndFd = 4;
 
+/// The data folder that a server's folder is in.
+std::string home_of(const std::string& server_folder);
+
 /// Whether a dead server's sandbox can be taken up: somebody had claimed it, its agent runs, and its lifetime
 /// is not over.
 bool lives_on(const Record& record);
+
+/// Of all sandboxes of all servers, whoever they are and whether they live.
+std::vector<Record> all_records(const std::string& home);
 
 /// Removes all of a dead server's sandboxes for which `keep` does not say otherwise, with what their records
 /// name: processes, cgroups, files; and its folder when nothing is left in it. The caller holds its lock.

@@ -49,9 +49,11 @@ void WarmPool::announce(const std::string& kind) {
   changed_.notify_all();
 }
 
-std::optional<std::string> WarmPool::claim(const std::string& name) {
+std::optional<std::string> WarmPool::claim(const std::string& name, bool rare) {
   const std::lock_guard lock(mutex_);
   Kind& kind = kind_of(name);
+  const auto last = kind.demand.last_claim();
+  kind.claimed_once = rare && (!last || *last + kKeptAfterUse <= Clock::now());
   kind.demand.note_claim(Clock::now());
   look_again_ = true;
   changed_.notify_all();
@@ -74,6 +76,18 @@ void WarmPool::put_back(const std::string& name, std::string id) {
     to_discard_.push_back(std::move(id));
   else
     kind.ready.push_back({std::move(id), Clock::now() + settings_.check_every});
+}
+
+void WarmPool::drop(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  const auto it = kinds_.find(name);
+  if (it == kinds_.end()) return;
+  for (auto& ready : it->second.ready) to_discard_.push_back(std::move(ready.id));
+  it->second.ready.clear();
+  it->second.demand = Demand(settings_.cooldown);
+  ++generation_;  // also of one that is being built
+  look_again_ = true;
+  changed_.notify_all();
 }
 
 void WarmPool::forget(const std::string& id) {
@@ -140,6 +154,10 @@ void WarmPool::set_target(Kind& kind, Clock::time_point now) const {
   const auto last = kind.demand.last_claim();
   if (!kind.announced && (!last || *last + kKeptAfterUse <= now)) {
     kind.target = {0, "not claimed in ten minutes"};
+    return;
+  }
+  if (kind.claimed_once) {
+    kind.target = {0, "claimed once"};
     return;
   }
   kind.target = kind.demand.target(settings_.min, settings_.max, now);

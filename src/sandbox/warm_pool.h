@@ -57,8 +57,8 @@ struct PoolStatus {
 
 /// Sandboxes that are ready before they are asked for. Each is handed out once and never comes back. One
 /// thread builds, checks and discards, one at a time, and only when no call is running (or after a bounded
-/// wait). A kind is kept ready once it has been claimed or announced, and for ten minutes after its last
-/// claim; the announced ones for good. Thread-safe.
+/// wait). A kind is kept ready once it has been announced or claimed, a rare one once it has been claimed
+/// twice, and for ten minutes after its last claim; the announced ones for good. Thread-safe.
 class WarmPool {
  public:
   WarmPool(PoolSettings settings, PoolHooks hooks);
@@ -75,9 +75,11 @@ class WarmPool {
 
   /// The id of a ready sandbox, which from now on is the caller's alone; nothing when there is none. Never
   /// waits for a build or a check.
-  std::optional<std::string> claim(const std::string& kind);
+  std::optional<std::string> claim(const std::string& kind, bool rare = false);
   /// A claimed one that nothing was done with.
   void put_back(const std::string& kind, std::string id);
+  /// There will be no more of that kind.
+  void drop(const std::string& kind);
   /// One that has ended by itself.
   void forget(const std::string& id);
   /// Gives one up, of whatever kind, to make room: it is the caller's then.
@@ -97,8 +99,8 @@ class WarmPool {
   struct Kind {
     explicit Kind(Clock::duration cooldown) : demand(cooldown) {}
     Demand demand;
-    bool announced = false;
-    std::vector<Ready> ready;  // the oldest first
+    bool announced = false, claimed_once = false;  // the second only of a rare one
+    std::vector<Ready> ready;                      // the oldest first
     int building = 0;
     Demand::Target target;
     uint64_t hits = 0, misses = 0, builds = 0, failures = 0;

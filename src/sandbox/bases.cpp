@@ -1,0 +1,43 @@
+#include "sandbox/bases.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "sandbox/store.h"
+
+namespace hutch::sandbox {
+
+Base Bases::resolve(const std::string& template_name, const std::string& image,
+                    const config::Profile& profile) const {
+  if (!template_name.empty() && !image.empty())
+    throw Error(Errc::invalid_argument, "`template` and `image` exclude each other")
+        .hint("a template has its image in it");
+  const bool asked = !template_name.empty() || !image.empty();
+  const std::string& wanted = asked ? template_name : profile.template_name;
+  if (!wanted.empty()) return templates_.find(wanted).base;
+  return {};
+}
+
+std::vector<std::string> Bases::users_of(const std::string& layer) const {
+  const auto has = [&](const std::vector<std::string>& layers) {
+    return std::ranges::find(layers, layer) != layers.end();
+  };
+  std::vector<std::string> users;
+  for (const Record& record : all_records(layers_.home()))
+    if (record.state == "running" && has(record.layers)) users.push_back(record.id);
+  for (const Template& one : templates_.list())
+    if (has(one.base.layers) && one.base.layers.back() != layer)
+      users.push_back(fmt::format("template {}", one.name));
+  return users;
+}
+
+uint64_t Bases::collect() {
+  std::set<std::string> wanted;
+  for (const Record& record : all_records(layers_.home()))
+    wanted.insert(record.layers.begin(), record.layers.end());
+  for (const Template& one : templates_.list()) wanted.insert(one.base.layers.begin(), one.base.layers.end());
+  return layers_.collect(wanted);
+}
+
+}  // namespace hutch::sandbox

@@ -1,0 +1,119 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <ctime>
+
+#include "base/log.h"
+#include "sandbox/manager.h"
+
+/// What the manager does with the files of whole sandboxes: templates and forks.
+namespace hutch::sandbox {
+
+namespace {
+
+/// Each costs a mount at every start, and a look at every file that is not above it.
+constexpr size_t kMostLayers = 64;
+
+Error in_use(const std::string& name, const std::vector<std::string>& users) {
+  return Error(Errc::conflict, fmt::format("template '{}' is in use by {}", name, fmt::join(users, ", ")))
+      .hint("destroy the sandboxes, delete the templates that build on it, or leave it");
+}
+
+}  // namespace
+
+Template Manager::save_template(const std::string& id_or_name, const std::string& name,
+                                const std::string& description, bool overwrite) {
+  const CallGauge::Scope running(builder_.calls());
+  check_name(name, "template");
+  const auto sandbox = id_or_name.empty() ? default_sandbox().sandbox : find(id_or_name);
+  const Description about = sandbox->about();
+  if (about.base.layers.size() >= kMostLayers)
+    throw Error(Errc::limit_exceeded, fmt::format("a template can have {} layers, one for each that it was "
+                                                  "made from in turn",
+                                                  kMostLayers))
+        .hint("make it anew from a sandbox that is based on an earlier one");
+  disk_guard_.check_room_for_create();
+  bases().templates().check_free(name, overwrite);
+  const auto sealed = builder_.seal(*entry_of(*sandbox), true);
+  Template made{.name = name,
+                .description = description,
+                .parent = about.base.template_name,
+                .base = about.base,
+                .size_bytes = sealed.manifest.size_bytes,
+                .created_at = ::time(nullptr)};
+  made.base.template_name = name;
+  made.base.layers.push_back(sealed.manifest.id);
+  made.base.workdir = about.workdir;
+  bases().templates().add(made, overwrite);
+  const std::lock_guard lock(mutex_);
+  collect_ = collect_ || overwrite;  // the layer of the one before
+  return made;
+}
+
+void Manager::remove_template(const std::string& name) {
+  const CallGauge::Scope running(builder_.calls());
+  prepare();
+  const Template gone = bases().templates().find(name);
+  std::vector<std::string> kinds;
+  if (!gone.base.layers.empty()) {
+    const auto users = bases().users_of(gone.base.layers.back());
+    if (!users.empty()) throw in_use(name, users);
+    const std::lock_guard lock(mutex_);
+    for (const auto& [kind, of] : derived_kinds_)
+      if (of.second.key() == gone.base.key()) kinds.push_back(kind);
+  }
+  bases().templates().remove(name);
+  for (const auto& kind : kinds) pool_.drop(kind);
+  const std::lock_guard lock(mutex_);
+  for (const auto& kind : kinds) derived_kinds_.erase(kind);
+  collect_ = true;
+  look_again_ = true;
+  changed_.notify_all();
+}
+
+std::vector<std::shared_ptr<Sandbox>> Manager::fork(const std::string& id_or_name, int count,
+                                                    const std::string& name) {
+  const CallGauge::Scope running(builder_.calls());
+  const auto sandbox = id_or_name.empty() ? default_sandbox().sandbox : find(id_or_name);
+  Description about = sandbox->about();
+  if (about.base.layers.size() >= kMostLayers)
+    throw Error(Errc::limit_exceeded, fmt::format("a fork of a fork goes {} deep", kMostLayers))
+        .hint("fork one of the earlier ones");
+  disk_guard_.check_room_for_create();
+  const auto sealed = builder_.seal(*entry_of(*sandbox), false);
+  about.base.layers.push_back(sealed.manifest.id);
+  std::vector<std::shared_ptr<Sandbox>> forks;
+  try {
+    for (int i = 1; i <= count; ++i) {
+      about.name = name.empty() || count == 1 ? name : fmt::format("{}-{}", name, i);
+      if (!about.name.empty()) check_name(about.name, "sandbox");
+      about.created_at = WallClock::now();
+      about.expires_at = {};
+      forks.push_back(create({}, about, false, false));
+    }
+  } catch (...) {
+    for (const auto& made : forks) {
+      std::string ignored;
+      destroy(made->id(), ignored);
+    }
+    const std::lock_guard lock(mutex_);
+    collect_ = true;
+    throw;
+  }
+  return forks;
+}
+
+/// Without the lock: it removes files. By the housekeeper, so that no call waits for it.
+void Manager::collect_layers() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!std::exchange(collect_, false)) return;
+  }
+  try {
+    if (const uint64_t freed = bases().collect(); freed > 0) log::info("layers of {} bytes removed", freed);
+  } catch (const std::exception& e) {
+    log::warning("layers that nobody needs stay for now: {}", e.what());
+  }
+}
+
+}  // namespace hutch::sandbox
