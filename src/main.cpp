@@ -1,7 +1,9 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,8 +34,8 @@ int show_version(const cli::Options&) {
   return 0;
 }
 
-const std::vector<Verb>& verbs() {
-  static const std::vector<Verb> list = {
+std::vector<Verb> verbs_of_sandboxes() {
+  return {
       {"mcp",
        "[--config FILE] [--results text|structured] [--toolsets NAME,...]",
        "serve the Model Context Protocol on stdin and stdout: what a host starts",
@@ -70,6 +72,11 @@ const std::vector<Verb>& verbs() {
        "show memory, disk and processor time of the host and of every sandbox; --watch: every 2 s",
        {"watch", "server=", "config=", "json"},
        cli::stats},
+  };
+}
+
+std::vector<Verb> verbs_of_the_host() {
+  return {
       {"doctor",
        "[--config FILE] [--json]",
        "say what this host can do, what is missing, and how to get it",
@@ -90,6 +97,11 @@ const std::vector<Verb>& verbs() {
        "show the warm sandboxes of the running servers, or have them built anew",
        {"config=", "server=", "json"},
        cli::pool},
+      {"volume",
+       "ls | create NAME [--size 5g] | rm NAME... [--config FILE] [--json]",
+       "show, make or delete the folders that outlive sandboxes",
+       {"size=", "config=", "json"},
+       cli::volume},
       {"bench",
        "[--quick|--long] [--only NAME,...] [--peers FILE] [--json FILE]",
        "measure hutch as an MCP client sees it, the least this machine needs, and other programs",
@@ -97,6 +109,14 @@ const std::vector<Verb>& verbs() {
        cli::run_bench},
       {"version", "", "show the version", {}, show_version},
   };
+}
+
+const std::vector<Verb>& verbs() {
+  static const std::vector<Verb> list = [] {
+    std::vector<Verb> all = verbs_of_sandboxes();
+    std::ranges::move(verbs_of_the_host(), std::back_inserter(all));
+    return all;
+  }();
   return list;
 }
 

@@ -24,11 +24,18 @@ SandboxView view_of(const sandbox::Description& about, std::string_view state) {
   view.workdir = about.workdir;
   view.user = "root";
   view.writable_paths = {"/"};
+  for (const auto& volume : about.volumes)
+    view.volumes.push_back({volume.name, volume.target, volume.read_only, {volume.size_bytes}, {}});
   if (about.has_end()) view.expires_at = iso_time(about.expires_at);
   view.idle_timeout_s = about.idle_timeout.count();
   view.warm = about.warm;
   view.create_ms = static_cast<double>(about.create_time.count()) / 1000;
   return view;
+}
+
+void add_usage(SandboxView& view, Services& services) {
+  for (auto& volume : view.volumes)
+    volume.used_bytes = static_cast<int64_t>(services.manager.volumes().used_bytes(volume.name));
 }
 
 std::string text_of(const SandboxView& view) {
@@ -38,6 +45,13 @@ std::string text_of(const SandboxView& view) {
                   to_string(view.limits.disk), view.limits.open_files, to_string(view.limits.shm));
   text += fmt::format("works in {} as {} inside (no power outside); every path can be written\n",
                       view.workdir, view.user);
+  for (const auto& volume : view.volumes)
+    text +=
+        fmt::format("{} is the volume {} of {}{}{}\n", volume.target, volume.name, to_string(volume.size),
+                    volume.used_bytes
+                        ? fmt::format(", {} in use", size_in_words(static_cast<uint64_t>(*volume.used_bytes)))
+                        : "",
+                    volume.read_only ? ", read-only" : "");
   std::vector<std::string> held, open;
   for (const auto& item : view.isolation)
     (item.enforced ? held : open)
@@ -78,7 +92,10 @@ void add_sandbox_create(mcp::ToolRegistry& registry, Services& services) {
         request.idle_timeout_s = args.idle_timeout_s;
         request.env = args.env;
         request.labels = args.labels;
-        return view_of(services.manager.create(request)->about(), "running");
+        request.volumes = args.volumes;
+        SandboxView view = view_of(services.manager.create(request)->about(), "running");
+        add_usage(view, services);
+        return view;
       },
       [](const SandboxView& view) {
         return mcp::Reply{fmt::format("created {}{} in {} ms{}\n{}", view.sandbox_id,

@@ -20,6 +20,7 @@ struct SandboxCreateArgs {
   std::optional<Bytes> disk;
   std::map<std::string, std::string> env;
   std::string workdir;
+  std::vector<config::VolumeUse> volumes;
   std::optional<int64_t> ttl_s, idle_timeout_s;
   std::map<std::string, std::string> labels;
 
@@ -34,6 +35,7 @@ struct SandboxCreateArgs {
     v.optional("disk", disk, "Disk limit (default 2g).", {.min = 16 << 20});
     v.optional("env", env, "Environment variables.");
     v.optional("workdir", workdir, "Where commands start (default /workspace).");
+    v.optional("volumes", volumes, "Folders that outlive sandboxes.");
     v.optional("ttl_s", ttl_s, "Seconds after which it ends (default 0: never).",
                {.min = 0, .max = 31'536'000});
     v.optional("idle_timeout_s", idle_timeout_s, "Seconds without use after which it ends (default 1800).",
@@ -73,6 +75,22 @@ struct LimitsView {
   }
 };
 
+struct VolumeView {
+  std::string name, target;
+  bool read_only = false;
+  Bytes size;
+  std::optional<int64_t> used_bytes;
+
+  template <class V>
+  void describe(V& v) {
+    v.required("name", name, "Its name.");
+    v.required("target", target, "Where it is inside.");
+    v.required("read_only", read_only, "Whether it can only be read here.");
+    v.required("size", size, "What its files may take.");
+    v.optional("used_bytes", used_bytes, "What they take.");
+  }
+};
+
 /// A sandbox as its caller sees it; shared by sandbox_create and sandbox_info.
 struct SandboxView {
   std::string sandbox_id;
@@ -83,6 +101,7 @@ struct SandboxView {
   LimitsView limits;
   std::string workdir, user;
   std::vector<std::string> writable_paths;
+  std::vector<VolumeView> volumes;
   std::optional<std::string> expires_at;
   int64_t idle_timeout_s = 0;
   bool warm = false;
@@ -101,7 +120,8 @@ struct SandboxView {
     v.required("workdir", workdir, "Folder in which commands start.");
     v.required("user", user, "User inside; without any power outside.");
     v.required("writable_paths", writable_paths,
-               "Where files can be written; all of it is gone with the sandbox.");
+               "Where files can be written; all of it but volumes is gone with the sandbox.");
+    v.optional("volumes", volumes, "Folders in it that outlive it.");
     v.optional("expires_at", expires_at, "When it ends whatever it does (UTC).");
     v.required("idle_timeout_s", idle_timeout_s, "Seconds without use after which it ends; 0: never.");
     v.required("warm", warm, "Whether it was ready before it was asked for.");
@@ -110,6 +130,8 @@ struct SandboxView {
 };
 
 SandboxView view_of(const sandbox::Description& about, std::string_view state);
+/// Adds what the files of its volumes take.
+void add_usage(SandboxView& view, Services& services);
 /// The lines that sandbox_create and sandbox_info share.
 std::string text_of(const SandboxView& view);
 

@@ -25,6 +25,12 @@ UniqueFd open_if_exists(const std::string& path, int flags) {
   return UniqueFd(fd);
 }
 
+UniqueFd duplicate(int fd) {
+  UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+  if (!copy) throw sys_error(errno, "dup");
+  return copy;
+}
+
 UniqueFd lock_folder(const std::string& path) {
   UniqueFd fd = open(path, O_RDONLY | O_DIRECTORY);
   if (retry_eintr([&] { return ::flock(fd.get(), LOCK_EX); }) != 0) throw sys_error(errno, "lock", path);

@@ -26,6 +26,8 @@ UniqueFd open(const std::string& path, int flags, mode_t mode = 0);
 /// Empty instead of an Error when the path does not exist.
 UniqueFd open_if_exists(const std::string& path, int flags);
 
+UniqueFd duplicate(int fd);
+
 /// Waits until nobody else holds the folder; held until the descriptor goes, or the process.
 UniqueFd lock_folder(const std::string& path);
 

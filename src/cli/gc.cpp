@@ -4,17 +4,20 @@
 
 #include "cli/commands.h"
 #include "sandbox/store.h"
+#include "sandbox/volumes.h"
 
 namespace hutch::cli {
 
 int gc(const Options& options) {
-  const std::string home = load_settings(options).config.home;
+  const config::Config config = load_settings(options).config;
+  const std::string& home = config.home;
   std::vector<sandbox::Leftover> kept;
   const auto removed = sandbox::remove_dead_servers(home, [&](const sandbox::Leftover& leftover) {
     if (options.all || !sandbox::lives_on(leftover.record)) return false;
     kept.push_back(leftover);
     return true;
   });
+  sandbox::VolumeStore(home, config.volumes).remove_unfinished();
   nlohmann::json report{{"removed", nlohmann::json::array()}, {"kept", nlohmann::json::array()}};
   for (const auto& leftover : removed) report["removed"].push_back(leftover.record.id);
   for (const auto& leftover : kept) report["kept"].push_back(leftover.record.id);

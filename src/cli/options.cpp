@@ -20,7 +20,8 @@ void set_value(Options& options, const std::string& name, const std::string& val
   const std::map<std::string, std::optional<std::string>*> texts = {
       {"config", &options.config_file}, {"results", &options.results}, {"toolsets", &options.toolsets},
       {"profile", &options.profile},    {"json", &options.json_file},  {"only", &options.only},
-      {"peers", &options.peers_file},   {"server", &options.server},   {"workdir", &options.workdir}};
+      {"peers", &options.peers_file},   {"server", &options.server},   {"workdir", &options.workdir},
+      {"size", &options.size}};
   if (name == "env")
     options.env.push_back(value);
   else

@@ -185,6 +185,32 @@ struct Oci {
   }
 };
 
+/// Folders that outlive sandboxes.
+struct Volumes {
+  Bytes default_size = gib(10);
+  int64_t max = 64;
+
+  template <class V>
+  void describe(V& v) {
+    v.optional("default_size", default_size, "Size of a volume that is made by its first use.",
+               {.min = 16 << 20});
+    v.optional("max", max, "Volumes that exist at most.", {.min = 0, .max = 100'000});
+  }
+};
+
+/// One of them as a sandbox sees it.
+struct VolumeUse {
+  std::string name, target;
+  bool read_only = false;
+
+  template <class V>
+  void describe(V& v) {
+    v.required("name", name, "Made on first use.");
+    v.required("target", target, "Absolute path.");
+    v.optional("read_only", read_only, "");
+  }
+};
+
 /// A named kind of sandbox. What is left out is taken from `sandbox`.
 struct Profile {
   std::string description;
@@ -198,6 +224,7 @@ struct Profile {
   std::vector<std::string> host_paths;
   std::string template_name;
   std::string storage = "disk";
+  std::vector<VolumeUse> volumes;
   std::string network = "none";
   std::optional<int64_t> ttl_s, idle_timeout_s, pause_after_s;
 
@@ -220,6 +247,7 @@ struct Profile {
                "Where the files lie that a sandbox writes: `disk`, or `memory`, which counts as its memory "
                "and is gone when its server is killed.",
                {.one_of = {"disk", "memory"}});
+    v.optional("volumes", volumes, "Volumes of every sandbox.");
     v.optional("network", network, "What sandboxes can reach.", {.one_of = {"none"}});
     v.optional("ttl_s", ttl_s, "Seconds after which a sandbox ends; 0: never.", {.min = 0});
     v.optional("idle_timeout_s", idle_timeout_s, "Seconds without use after which it ends; 0: never.",
@@ -240,6 +268,7 @@ struct Config {
   Limits limits;
   Pool pool;
   Pressure pressure;
+  Volumes volumes;
   Oci oci;
   std::map<std::string, Profile> profiles = {{"default", {}}};
 
@@ -264,6 +293,7 @@ struct Config {
     v.optional("limits", limits, "What callers can cost at most.");
     v.optional("pool", pool, "Warm sandboxes, ready before they are asked for.");
     v.optional("pressure", pressure, "What is done when the host runs out of memory.");
+    v.optional("volumes", volumes, "Folders that outlive sandboxes and that several can share.");
     v.optional("oci", oci, "OCI runtimes.");
     v.optional("profiles", profiles, "Named kinds of sandboxes. `default` always exists.");
   }

@@ -45,6 +45,8 @@ class Validator {
     absolute(path + ".workdir", profile.workdir);
     for (size_t i = 0; i < profile.host_paths.size(); ++i)
       absolute(fmt::format("{}.host_paths[{}]", path, i), profile.host_paths[i]);
+    for (size_t i = 0; i < profile.volumes.size(); ++i)
+      absolute(fmt::format("{}.volumes[{}].target", path, i), profile.volumes[i].target);
     for (const auto& [key, value] : profile.env)
       if (key.empty() || key.find('=') != key.npos || key.find('\0') != key.npos ||
           value.find('\0') != value.npos)

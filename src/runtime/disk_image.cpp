@@ -33,28 +33,43 @@ constexpr const char* kBlankPrefix = "ext4-1-";  // the number: of the options b
 constexpr size_t kMostBlanks = 32;
 constexpr const char* kFiller = "filler";
 
+/// How an image is formatted and mounted.
+struct Ext4 {
+  const char* features;
+  const char* extended;
+  std::vector<const char*> mount_flags;
+};
+
 /// Explicit, since the defaults differ between versions and installations. No journal, no checksums: nothing
 /// here survives a crash. The tables that files do not need yet stay holes: 1.2 MB of 2 GiB are written.
-std::vector<std::string> mkfs_command(const std::string& program, const std::string& path) {
-  return {program,
-          "-q",
-          "-F",
-          "-t",
-          "ext4",
-          "-b",
-          "4096",
-          "-I",
-          "256",
-          "-i",
-          "8192",
-          "-m",
-          "0",
-          "-O",
-          "none,extent,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,filetype,dir_index,"
-          "ext_attr,uninit_bg",
-          "-E",
-          "lazy_itable_init=1,nodiscard,packed_meta_blocks=1",
-          path};
+/// nobarrier: neither an fsync inside nor the unmount waits for the host's disk. discard: what is deleted is
+/// given back to it. noinit_itable: or the kernel would write all empty tables, 3 % of the size.
+Ext4 throwaway() {
+  return {
+      "none,extent,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,filetype,dir_index,"
+      "ext_attr,uninit_bg",
+      "lazy_itable_init=1,nodiscard,packed_meta_blocks=1",
+      {"discard", "nobarrier", "noinit_itable", "noauto_da_alloc"}};
+}
+
+/// What was synced inside is there after a power cut. Of the journal, too, nothing is written before it is
+/// needed: the file is new, and its holes read as zeros.
+Ext4 durable() {
+  return {
+      "none,has_journal,64bit,metadata_csum,extent,flex_bg,sparse_super,large_file,huge_file,dir_nlink,"
+      "extra_isize,filetype,dir_index,ext_attr",
+      "lazy_itable_init=1,lazy_journal_init=1,nodiscard,packed_meta_blocks=1",
+      {"discard", "noinit_itable"}};
+}
+
+/// Written by nobody any more, with a journal or without.
+Ext4 sealed() {
+  return {.features = nullptr, .extended = nullptr, .mount_flags = {"ro"}};
+}
+
+std::vector<std::string> mkfs_command(const std::string& program, const std::string& path, const Ext4& kind) {
+  return {program, "-q",   "-F", "-t", "ext4", "-b",          "4096", "-I",          "256",
+          "-i",    "8192", "-m", "0",  "-O",   kind.features, "-E",   kind.extended, path};
 }
 
 /// Of earlier versions, and the oldest when every create asks for another size.
@@ -75,14 +90,14 @@ void remove_old_blanks(const std::string& folder) noexcept {
   for (size_t i = 0; i + kMostBlanks < blanks.size(); ++i) ::unlink(blanks[i].second.c_str());
 }
 
-void format(const std::string& path, uint64_t bytes) {
+void format(const std::string& path, uint64_t bytes, const Ext4& kind) {
   const std::string program = find_program("mkfs.ext4");
   if (program.empty()) throw Error(Errc::unavailable, "mkfs.ext4 is not installed (package e2fsprogs)");
   const UniqueFd file = sys::open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
   if (::ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) throw sys_error(errno, "truncate", path);
   sys::Pipe said = sys::pipe();
   // Where mke2fs.conf of the host has no say.
-  Process mkfs = Process::spawn({.argv = mkfs_command(program, path),
+  Process mkfs = Process::spawn({.argv = mkfs_command(program, path, kind),
                                  .env = {"MKE2FS_CONFIG=/dev/null", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
                                  .stdio = {-1, -1, said.write_end.get()}});
   said.write_end.reset();
@@ -137,9 +152,8 @@ LoopDevice attach_loop(const UniqueFd& image) {
   throw Error(Errc::unavailable, "no loop device stays free long enough to be taken");
 }
 
-/// nobarrier: neither an fsync inside nor the unmount waits for the host's disk. discard: what is deleted is
-/// given back to it. noinit_itable: or the kernel would write all empty tables, 3 % of the size.
-UniqueFd mount_ext4(const std::string& device, bool read_only = false) {
+/// Where the device is mounted already, the flags are those of the first mount.
+UniqueFd mount_ext4(const std::string& device, const Ext4& kind = throwaway()) {
   UniqueFd context(static_cast<int>(::syscall(SYS_fsopen, "ext4", FSOPEN_CLOEXEC)));
   if (!context) throw sys_error(errno, "fsopen", "ext4");
   const auto set = [&](unsigned command, const char* key, const char* value) {
@@ -147,9 +161,7 @@ UniqueFd mount_ext4(const std::string& device, bool read_only = false) {
       throw sys_error(errno, "mount ext4", fmt::format("{} {}", device, key != nullptr ? key : ""));
   };
   set(FSCONFIG_SET_STRING, "source", device.c_str());
-  if (read_only) set(FSCONFIG_SET_FLAG, "ro", nullptr);
-  for (const char* flag : {"discard", "nobarrier", "noinit_itable", "noauto_da_alloc"})
-    if (!read_only) set(FSCONFIG_SET_FLAG, flag, nullptr);
+  for (const char* flag : kind.mount_flags) set(FSCONFIG_SET_FLAG, flag, nullptr);
   set(FSCONFIG_CMD_CREATE, nullptr, nullptr);
   UniqueFd mount(static_cast<int>(::syscall(SYS_fsmount, context.get(), FSMOUNT_CLOEXEC,
                                             MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOATIME)));
@@ -184,6 +196,24 @@ uint64_t free_bytes(int fd) {
   return fs.f_bfree * static_cast<uint64_t>(fs.f_bsize);
 }
 
+/// Returns the size of the filler.
+uint64_t take_free_blocks(const UniqueFd& root, const UniqueFd& filler) {
+  struct stat st {};
+  if (::fstat(filler.get(), &st) != 0) throw sys_error(errno, "stat", kFiller);
+  auto end = st.st_size;
+  // What is free while we look may be taken while we ask: then for less, to the last block.
+  for (uint64_t chunk = free_bytes(root.get()) & ~4095ull; chunk >= 4096;) {
+    if (::fallocate(filler.get(), 0, end, static_cast<off_t>(chunk)) == 0)
+      end += static_cast<off_t>(chunk);
+    else if (errno == ENOSPC)
+      chunk = chunk / 2 & ~4095ull;
+    else if (errno != EINTR)
+      throw sys_error(errno, "fallocate", kFiller);
+  }
+  if (::fstat(filler.get(), &st) != 0) throw sys_error(errno, "stat", kFiller);
+  return static_cast<uint64_t>(st.st_blocks) * 512;
+}
+
 }  // namespace
 
 UniqueFd blank_image(const std::string& data_folder, uint64_t bytes) {
@@ -195,7 +225,7 @@ UniqueFd blank_image(const std::string& data_folder, uint64_t bytes) {
   sys::make_dirs(folder, 0700);
   const std::string unfinished = fmt::format("{}/.{}", folder, sys::random_hex(6));
   try {
-    format(unfinished, bytes);
+    format(unfinished, bytes, throwaway());
     blank = sys::open(unfinished, O_RDONLY);  // another server may remove it at any time
     if (::rename(unfinished.c_str(), path.c_str()) != 0) throw sys_error(errno, "rename", path);
   } catch (...) {
@@ -260,19 +290,52 @@ ImageDevice ImageDevice::copy(const std::string& from, const std::string& to) {
 UniqueFd ImageDevice::mount(bool read_only) const {
   for (const auto deadline = Clock::now() + 10s;; std::this_thread::sleep_for(1ms)) {
     try {
-      return mount_ext4(path_, read_only);
+      return mount_ext4(path_, read_only ? sealed() : throwaway());
     } catch (const Error& e) {
       if (e.os_error() != EBUSY || Clock::now() > deadline) throw;
     }
   }
 }
 
-UniqueFd open_disk_image(const DiskId& id) {
+void format_durable_image(const std::string& path, uint64_t bytes) {
+  format(path, bytes, durable());
+}
+
+DiskImage mount_durable_image(const std::string& path, const std::optional<DiskId>& known,
+                              const std::function<void(const DiskId&)>& note) {
+  const UniqueFd image = sys::open(path, O_RDWR);
+  struct stat st {};
+  if (::fstat(image.get(), &st) != 0) throw sys_error(errno, "stat", path);
+  DiskImage made{.mount = {}, .id = {0, st.st_dev, st.st_ino}, .bytes = static_cast<uint64_t>(st.st_size)};
+  UniqueFd device;
+  if (known && known->image_device == made.id.image_device && known->image_inode == made.id.image_inode) {
+    device = sys::open_if_exists(loop_path(known->loop), O_RDWR);
+    made.id.loop = known->loop;
+  }
+  if (!device || !has_image(device, made.id)) {
+    LoopDevice attached = attach_loop(image);
+    made.id.loop = attached.number;
+    device = std::move(attached.fd);
+    note(made.id);
+  }
+  made.mount = mount_ext4(loop_path(made.id.loop), durable());
+  struct statfs fs {};
+  if (::fstatfs(made.mount.get(), &fs) != 0) throw sys_error(errno, "statfs", path);
+  made.file_bytes = fs.f_blocks * static_cast<uint64_t>(fs.f_bsize);
+  return made;
+}
+
+bool is_attached(const DiskId& id) noexcept {
+  const UniqueFd device(::open(loop_path(id.loop).c_str(), O_RDONLY | O_CLOEXEC));
+  return device && has_image(device, id);
+}
+
+UniqueFd open_disk_image(const DiskId& id, DiskKind kind) {
   const std::string path = loop_path(id.loop);
   // Held, it cannot get another file.
   const UniqueFd device = sys::open(path, O_RDWR);
   if (!has_image(device, id)) throw Error(Errc::not_found, path + " is not the sandbox's disk any more");
-  const UniqueFd mount = mount_ext4(path);
+  const UniqueFd mount = mount_ext4(path, kind == DiskKind::durable ? durable() : throwaway());
   UniqueFd root(::openat(mount.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!root) throw sys_error(errno, "open", path);
   return root;
@@ -282,20 +345,15 @@ uint64_t close_disk_image(const DiskId& id) {
   const UniqueFd root = open_disk_image(id);
   const UniqueFd filler(::openat(root.get(), kFiller, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!filler) throw sys_error(errno, "open", kFiller);
-  struct stat st {};
-  if (::fstat(filler.get(), &st) != 0) throw sys_error(errno, "stat", kFiller);
-  auto end = st.st_size;
-  // What is free while we look may be taken while we ask: then for less, to the last block.
-  for (uint64_t chunk = free_bytes(root.get()) & ~4095ull; chunk >= 4096;) {
-    if (::fallocate(filler.get(), 0, end, static_cast<off_t>(chunk)) == 0)
-      end += static_cast<off_t>(chunk);
-    else if (errno == ENOSPC)
-      chunk = chunk / 2 & ~4095ull;
-    else if (errno != EINTR)
-      throw sys_error(errno, "fallocate", kFiller);
-  }
-  if (::fstat(filler.get(), &st) != 0) throw sys_error(errno, "stat", kFiller);
-  return static_cast<uint64_t>(st.st_blocks) * 512;
+  return take_free_blocks(root, filler);
+}
+
+ClosedDisk hold_free_blocks(const DiskId& id) {
+  const UniqueFd root = open_disk_image(id, DiskKind::durable);
+  ClosedDisk closed{UniqueFd(::openat(root.get(), ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600)), 0};
+  if (!closed.held) throw sys_error(errno, "open", kFiller);
+  closed.bytes = take_free_blocks(root, closed.held);
+  return closed;
 }
 
 void reopen_disk_image(const DiskId& id) {

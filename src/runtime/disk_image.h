@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
 
 #include "base/unique_fd.h"
@@ -27,6 +29,16 @@ struct DiskImage {
   uint64_t file_bytes = 0;  // of them for files; the rest is the file system's own tables
 };
 DiskImage make_disk_image(const UniqueFd& blank, const std::string& path);
+
+/// A new image with a journal: what was synced inside is there after a power cut.
+void format_durable_image(const std::string& path, uint64_t bytes);
+/// A mount of it that is nowhere yet. Never two devices have it: by the one that is `known` when that still
+/// has it, otherwise by a new one, of which `note` hears before it is mounted. Whoever does this for one
+/// image does it under one lock.
+DiskImage mount_durable_image(const std::string& path, const std::optional<DiskId>& known,
+                              const std::function<void(const DiskId&)>& note);
+/// Whether the device still has the image, mounted by anybody.
+bool is_attached(const DiskId& id) noexcept;
 
 /// Returns when all that was written is in the image's file and no device has it any more, provided that
 /// nobody else has a mount of it.
@@ -55,12 +67,21 @@ class ImageDevice {
 
 /// The root of the image's file system, by a mount that lives as long as the descriptor. Throws not_found
 /// when the loop device is gone or has another file by now.
-UniqueFd open_disk_image(const DiskId& id);
+enum class DiskKind { throwaway, durable };
+UniqueFd open_disk_image(const DiskId& id, DiskKind kind = DiskKind::throwaway);
 
 /// Takes all free blocks, so that a write that needs a new one gets ENOSPC, and gives them back. Nothing of
 /// it reaches the image but tables: the file that holds the blocks, whose size is returned, has no content.
 uint64_t close_disk_image(const DiskId& id);
 void reopen_disk_image(const DiskId& id);
+
+/// The same for a durable one, with a file that has no name: they are given back with the descriptor, also
+/// when its holder dies.
+struct ClosedDisk {
+  UniqueFd held;
+  uint64_t bytes = 0;
+};
+ClosedDisk hold_free_blocks(const DiskId& id);
 
 /// Before the sandbox is killed: what is still unwritten is dropped instead of being written to an image that
 /// nobody will read again. For where that is much: it costs a wait of the kernel and a line in its log.

@@ -138,6 +138,16 @@ void plan_rootfs(StagePlan& plan, const SandboxSpec& spec, const HostRootfs& roo
   }
 }
 
+/// Before the sandbox starts: by servers that cannot do it later.
+void plan_volumes(StagePlan& plan, const SandboxSpec& spec, const std::string& root) {
+  for (const VolumeMount& volume : spec.volumes)
+    if (volume.mount)
+      plan.attach_volume(sys::duplicate(volume.mount.get()), root, volume.target, volume.read_only,
+                         spec.first_id);
+    else
+      plan.bind_volume(volume.folder, root, volume.target, volume.read_only, spec.first_id);
+}
+
 /// The agent's binary, at a path that tells nothing of the host: the runtime binds it to its place from
 /// there.
 void plan_agent(StagePlan& plan, const std::string& binary, const Layout& at) {
@@ -232,6 +242,7 @@ StagePlan OciRuntime::plan(const SandboxSpec& spec, const std::string& program, 
   const std::string users = spec.first_id != 0 ? at.base + "/users" : "";
   if (spec.first_id != 0) plan.id_range(spec.first_id, 65536, users, counts.caps);
   plan_rootfs(plan, spec, rootfs, layer, at);
+  plan_volumes(plan, spec, at.root);
   plan_agent(plan, agent, at);
   plan.make_dir(state, 0700, 0);
   plan.write_file(state + "/config.json",
@@ -284,6 +295,30 @@ Container OciRuntime::start(const SandboxSpec& spec, Clock::time_point deadline)
   }
   container.start_time = process_start_time(container.pid);
   return container;
+}
+
+bool OciRuntime::attaches_volumes() const {
+  // gVisor has mounts of its own, to which ours add nothing.
+  return ::geteuid() == 0 && base_name(program_) != "runsc";
+}
+
+void OciRuntime::attach_volumes(const Container& container, uint32_t first_id,
+                                const std::vector<VolumeMount>& volumes, const std::string& data_folder,
+                                Clock::time_point deadline) {
+  const std::string proc = fmt::format("/proc/{}/", container.pid);
+  StagePlan plan;
+  plan.enter(sys::open(proc + "ns/mnt", O_RDONLY), sys::open(proc + "ns/user", O_RDONLY),
+             sys::open(proc + "root", O_PATH | O_DIRECTORY));
+  const std::string name = sys::read_file(proc + "comm");
+  // All of these are the agent's if it still runs now.
+  if (wait_for_end(container.pidfd.get(), Clock::now()))
+    throw Error(Errc::unavailable, "the sandbox has ended meanwhile");
+  if (name != "hutch-agent\n")
+    throw Error(Errc::unavailable, "volumes cannot be attached: the sandbox has a kernel of its own");
+  for (const VolumeMount& volume : volumes)
+    plan.attach_volume(sys::duplicate(volume.mount.get()), "/", volume.target, volume.read_only, first_id);
+  plan.end();
+  (void)stage_.run(plan, data_folder, deadline);
 }
 
 std::vector<std::unique_ptr<Runtime>> make_runtimes(const CgroupHost& cgroups, const std::string& wanted) {

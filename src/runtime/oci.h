@@ -19,6 +19,9 @@ class OciRuntime : public Runtime {
   std::string_view name() const noexcept override { return program_; }
   Probe probe() const override;
   Container start(const SandboxSpec& spec, Clock::time_point deadline) override;
+  bool attaches_volumes() const override;
+  void attach_volumes(const Container& container, uint32_t first_id, const std::vector<VolumeMount>& volumes,
+                      const std::string& data_folder, Clock::time_point deadline) override;
 
  private:
   bool is_crun() const;

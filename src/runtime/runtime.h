@@ -24,18 +24,27 @@ struct Limits {
   uint64_t disk_bytes = 2ull << 30;  // of all files on the writable layer
 };
 
+/// Files that outlive sandboxes, and where one sees them.
+struct VolumeMount {
+  UniqueFd mount;      // nowhere yet, owners as on its disk; or
+  std::string folder;  // where they lie, for servers that cannot make mounts
+  std::string target;  // see refused_target()
+  bool read_only = false;
+};
+
 /// Everything a driver needs, already checked and with defaults filled in.
 struct SandboxSpec {
   std::string id;           // sbx- and 12 hex digits
   std::string folder;       // ours alone, exists; runtime state, channel and writable layer go here
   std::string data_folder;  // shared by all servers: made-up root file systems, the agent's binary
-  bool host_files = true;               // the root file system is the host's programs; else `layers` alone
-  std::vector<std::string> host_paths;  // further host paths to show
+  bool host_files = true;   // the root file system is the host's programs; else `layers` alone
+  std::vector<std::string> host_paths;                     // further host paths to show
   std::vector<std::shared_ptr<const SealedLayer>> layers;  // the lowest first
   bool files_in_memory = false;                            // what it writes
   Limits limits;
-  Cgroup cgroup;          // named, not yet made
-  uint32_t first_id = 0;  // host id of the sandbox's root; 0 = this server cannot choose one
+  Cgroup cgroup;                     // named, not yet made
+  uint32_t first_id = 0;             // host id of the sandbox's root; 0 = this server cannot choose one
+  std::vector<VolumeMount> volumes;  // where attaches_volumes() says no; parents first
 };
 
 /// The two FIFOs of the agent's channel, in the sandbox's folder.
@@ -74,6 +83,12 @@ class Runtime {
   /// Makes cgroups, mounts and processes. Throws an Error that says which step failed; then whatever was made
   /// is ended again by the caller through the spec's cgroup and folder.
   virtual Container start(const SandboxSpec& spec, Clock::time_point deadline) = 0;
+  /// Whether a running sandbox can be given volumes, which until then has run nothing of anybody's.
+  virtual bool attaches_volumes() const = 0;
+  /// Parents first. Throws invalid_argument for a target where none can be.
+  virtual void attach_volumes(const Container& container, uint32_t first_id,
+                              const std::vector<VolumeMount>& volumes, const std::string& data_folder,
+                              Clock::time_point deadline) = 0;
 };
 
 /// The only place that names every driver, best first. `wanted`: "auto", a name, or a path of an OCI runtime.

@@ -42,6 +42,22 @@ std::string StagePlan::give(UniqueFd fd) {
   return std::to_string(kStageFirstFd + static_cast<int>(fds_.size()) - 1);
 }
 
+void StagePlan::enter(UniqueFd mount_namespace, UniqueFd user_namespace, UniqueFd root) {
+  const std::string mounts = give(std::move(mount_namespace)), users = give(std::move(user_namespace));
+  add({"enter", mounts, users, give(std::move(root))});
+}
+
+void StagePlan::attach_volume(UniqueFd mount, const std::string& root, const std::string& target,
+                              bool read_only, uint32_t owner) {
+  add({"attach_volume", give(std::move(mount)), root, target, read_only ? "ro" : "rw",
+       std::to_string(owner)});
+}
+
+void StagePlan::bind_volume(const std::string& source, const std::string& root, const std::string& target,
+                            bool read_only, uint32_t owner) {
+  add({"bind_volume", source, root, target, read_only ? "ro" : "rw", std::to_string(owner)});
+}
+
 void StagePlan::attach(UniqueFd mount, const std::string& target) {
   add({"attach", give(std::move(mount)), target});
 }

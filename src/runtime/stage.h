@@ -64,6 +64,16 @@ class StagePlan {
   void mount_read_only_view(const std::string& lower, const std::string& empty, const std::string& target) {
     add({"overlay_read_only", lower, empty, target});
   }
+  /// From here on this process acts in the mount namespace of a running sandbox, whose root is its root, and
+  /// owners are shifted by the sandbox's user namespace.
+  void enter(UniqueFd mount_namespace, UniqueFd user_namespace, UniqueFd root);
+  /// Mounts a volume at `target` inside `root`, whatever links lie there, with owners shifted as the latest
+  /// step said. What is missing of the path is made and belongs to `owner`. Fails, as an invalid argument,
+  /// where it would be mounted on a file or where refused_target() says no.
+  void attach_volume(UniqueFd mount, const std::string& root, const std::string& target, bool read_only,
+                     uint32_t owner);
+  void bind_volume(const std::string& source, const std::string& root, const std::string& target,
+                   bool read_only, uint32_t owner);
   /// `mode`: r, w, rw or a (append).
   void open_fd(int fd, const std::string& path, const std::string& mode);
   /// From a read-only mount that exists for this process alone. Programs that know about it (crun; the mark
@@ -71,6 +81,8 @@ class StagePlan {
   /// `_LIBCONTAINER_CLONED_BINARY` in their environment) then spare the second start from such a mount by
   /// which they guard their binary against the container (CVE-2019-5736): 2 ms of processor time.
   void exec(const std::vector<std::string>& argv);
+  /// In place of exec(): the process ends.
+  void end() { add({"end"}); }
 
   const std::string& encoded() const noexcept { return encoded_; }
   /// For the process, by the numbers from kStageFirstFd on.
@@ -96,7 +108,9 @@ inline constexpr int kStagePidFd = 6;     // stays open for the OCI runtime
 inline constexpr int kStageFirstFd = 7;   // of what steps were given
 inline constexpr int kMostStageFds = 120;
 
-/// The whole of hutch-stage. Returns only when a step failed: the exit code.
+inline constexpr int kStageRefused = 64;  // exit code: what failed is what the caller asked for (EX_USAGE)
+
+/// The whole of hutch-stage. Returns the exit code, unless the plan ends in an exec.
 int run_stage() noexcept;
 
 }  // namespace hutch::runtime

@@ -74,7 +74,9 @@ std::string StageProcess::run(const StagePlan& plan, const std::string& data_fol
     e.during("starting the sandbox's container");
     throw;
   }
-  if (const std::string problem = sys::read_all(status.read_end.get(), 64 << 10); !problem.empty())
+  const std::string problem = sys::read_all(status.read_end.get(), 64 << 10);
+  if (!problem.empty() && end.code == kStageRefused) throw Error(Errc::invalid_argument, problem);
+  if (!problem.empty())
     throw Error(Errc::unavailable, problem).hint("hutch doctor says what this host can do");
   if (!end.ok()) throw runtime_failed(end, content_of(log));
   return content_of(pid);

@@ -4,9 +4,11 @@
 #include <fmt/format.h>
 #include <ftw.h>
 #include <linux/mount.h>
+#include <linux/openat2.h>
 #include <linux/securebits.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/fsuid.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -21,6 +23,7 @@
 #include <string_view>
 
 #include "base/sys.h"
+#include "runtime/volume_target.h"
 
 namespace hutch::runtime {
 
@@ -40,6 +43,7 @@ struct State {
   std::string first_id, count;
   std::map<std::string, UniqueFd> layer_shifts;  // by the first id on the layer's disk
   bool unshifted = false;  // the latest bind_shifted had to leave the owners as they are
+  UniqueFd own_fds;        // the folder that says where descriptors of this process are
 };
 
 void do_wait(State&, const StageStep&) {
@@ -182,9 +186,9 @@ UniqueFd clone_tree(const std::string& path) {
 }
 
 /// Of a mount that is nowhere yet. -1 and errno when that cannot be.
-long restrict_mount(int mount, int shift) {
+long restrict_mount(int mount, int shift, bool read_only = true) {
   mount_attr attributes{};
-  attributes.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+  attributes.attr_set = (read_only ? MOUNT_ATTR_RDONLY : 0) | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
   if (shift >= 0) {
     attributes.attr_set |= MOUNT_ATTR_IDMAP;
     attributes.userns_fd = static_cast<uint64_t>(shift);
@@ -262,6 +266,106 @@ void do_own_unshifted(State& state, const StageStep& s) {
   };
   const int err = ::nftw(s[1].c_str(), own, 16, FTW_PHYS);
   if (err != 0) throw sys_error(err < 0 ? errno : err, "chown", s[1]);
+}
+
+void do_enter(State& state, const StageStep& s) {
+  const UniqueFd mounts(static_cast<int>(number(s[1])));
+  const UniqueFd root(static_cast<int>(number(s[3])));
+  state.shift = UniqueFd(static_cast<int>(number(s[2])));
+  // Of the host: what it says of us the sandbox's own does not know.
+  state.own_fds = sys::open("/proc/self/fd", O_RDONLY | O_DIRECTORY);
+  check(::setns(mounts.get(), CLONE_NEWNS), "setns", "the sandbox's mounts");
+  check(::fchdir(root.get()), "chdir", "the sandbox's root");
+  check(::chroot("."), "chroot", "the sandbox's root");
+}
+
+/// Makes files as the sandbox's root would, for as long as it lives.
+class AsOwner {
+ public:
+  explicit AsOwner(uint32_t owner) {
+    (void)::prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP);  // keeps the power to enter any folder
+    ::setfsgid(owner);
+    ::setfsuid(owner);
+  }
+  ~AsOwner() {
+    ::setfsuid(::geteuid());
+    ::setfsgid(::getegid());
+  }
+  AsOwner(const AsOwner&) = delete;
+  AsOwner& operator=(const AsOwner&) = delete;
+};
+
+/// Where the path leads when `root` is the root, and -1 with errno.
+UniqueFd open_inside(int root, const std::string& path) {
+  open_how how{.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+               .mode = 0,
+               .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+  return UniqueFd(static_cast<int>(::syscall(SYS_openat2, root, path.c_str(), &how, sizeof how)));
+}
+
+std::string where(const State& state, int fd) {
+  char path[4096];
+  const ssize_t n = ::readlinkat(state.own_fds.get(), std::to_string(fd).c_str(), path, sizeof path);
+  check(n, "readlink", "the mount point");
+  return {path, static_cast<size_t>(n)};
+}
+
+[[noreturn]] void refuse_target(const std::string& target, std::string_view why) {
+  throw Error(Errc::invalid_argument, fmt::format("no volume can be mounted at '{}': {}", target, why));
+}
+
+/// A folder at the end of `target`, made as far as it is missing. The tree may be anybody's: what counts is
+/// where the descriptor is in the end.
+UniqueFd mount_point(State& state, const std::string& root, const std::string& target, uint32_t owner) {
+  if (!state.own_fds) state.own_fds = sys::open("/proc/self/fd", O_RDONLY | O_DIRECTORY);
+  const UniqueFd top = sys::open(root, O_PATH | O_DIRECTORY);
+  const AsOwner as_owner(owner);
+  UniqueFd at = open_inside(top.get(), "/");
+  check(at.get(), "open", root);
+  for (size_t end = 0; end != std::string::npos;) {
+    const size_t start = end + 1;
+    end = target.find('/', start);
+    const std::string path = target.substr(0, end), name = path.substr(start);
+    UniqueFd next = open_inside(top.get(), path);
+    if (!next && errno == ENOENT && (::mkdirat(at.get(), name.c_str(), 0755) == 0 || errno == EEXIST))
+      next = open_inside(top.get(), path);
+    if (!next && errno == ENOTDIR) refuse_target(target, path + " is no folder");
+    if (!next && errno == ENOENT) refuse_target(target, path + " is a link to nothing");
+    if (!next && errno == ELOOP) refuse_target(target, path + " is a link that leads in a circle");
+    check(next.get(), "make", path);
+    at = std::move(next);
+  }
+  const std::string base = where(state, top.get()), found = where(state, at.get());
+  const size_t cut = base == "/" ? 0 : base.size();
+  if (found != base && !found.starts_with(base + (cut == 0 ? "" : "/")))
+    refuse_target(target, "it leads out of the sandbox");
+  if (const auto why = refused_target(found.substr(cut)); !why.empty())
+    refuse_target(target, fmt::format("it leads to {}, and {}", found.substr(cut), why));
+  return at;
+}
+
+void place_volume(State& state, const UniqueFd& mount, const std::vector<std::string>& words) {
+  const std::string &root = words[2], &target = words[3];
+  if (restrict_mount(mount.get(), state.shift.get(), words[4] == "ro") != 0) {
+    const int err = errno;
+    if (state.shift && (err == EINVAL || err == ENOSYS))
+      throw Error(Errc::unavailable,
+                  "the owners of its files cannot be those of the sandbox: that takes Linux 5.12 and a file "
+                  "system that can shift owners, such as ext4");
+    throw sys_error(err, "mount_setattr", target);
+  }
+  const UniqueFd point = mount_point(state, root, target, number(words[5]));
+  check(::syscall(SYS_move_mount, mount.get(), "", point.get(), "",
+                  MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH),
+        "move_mount", target);
+}
+
+void do_attach_volume(State& state, const StageStep& s) {
+  place_volume(state, UniqueFd(static_cast<int>(number(s[1]))), s);
+}
+
+void do_bind_volume(State& state, const StageStep& s) {
+  place_volume(state, clone_tree(s[1]), s);
 }
 
 void mount_overlay(const std::string& options, const std::string& target, unsigned long flags,
@@ -348,6 +452,9 @@ constexpr Verb kVerbs[] = {{"wait", 1, do_wait},
                            {"overlay", 5, do_overlay},
                            {"overlay_read_only", 4, do_overlay_read_only},
                            {"open", 4, do_open},
+                           {"enter", 4, do_enter},
+                           {"attach_volume", 6, do_attach_volume},
+                           {"bind_volume", 6, do_bind_volume},
                            {"exec", 0, do_exec}};
 
 void run_step(State& state, const StageStep& step) {
@@ -361,6 +468,7 @@ void run_step(State& state, const StageStep& step) {
 
 int run_stage() noexcept {
   std::string problem;
+  int code = 71;  // EX_OSERR
   try {
     ::prctl(PR_SET_NAME, "hutch-stage");  // not the number of the descriptor that it was executed from
     ::umask(0);
@@ -368,16 +476,19 @@ int run_stage() noexcept {
     const std::string plan = sys::read_all(kStagePlanFd);
     ::close(kStagePlanFd);
     State state;
-    for (const auto& step : parse_stage_plan(plan))
+    for (const auto& step : parse_stage_plan(plan)) {
+      if (step == StageStep{"end"}) return 0;
       during(stage_step_text(step), [&] { run_step(state, step); });
-    problem = "the plan does not end in an exec";
+    }
+    problem = "the plan does not end";
   } catch (const Error& e) {
-    problem = error_text(e);
+    if (e.code() == Errc::invalid_argument) code = kStageRefused;
+    problem = code == kStageRefused ? e.what() : error_text(e);
   } catch (const std::exception& e) {
     problem = e.what();
   }
   (void)!::write(kStageStatusFd, problem.data(), problem.size());
-  return 71;
+  return code;
 }
 
 }  // namespace hutch::runtime

@@ -9,6 +9,8 @@
 #include <tuple>
 #include <vector>
 
+#include "sandbox/names.h"
+#include "sandbox/volumes.h"
 #include "schema/bytes.h"
 
 namespace hutch::sandbox {
@@ -74,14 +76,9 @@ void check_caps(const config::Limits& caps, const std::optional<uint64_t>& memor
 }  // namespace
 
 void check_name(const std::string& name, const char* whose) {
-  const bool plain = std::ranges::all_of(name, [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
-           c == '_' || c == '-';
-  });
-  if (name.empty() || !plain || name.size() > 64 || name.starts_with("sbx-") || name.starts_with('-') ||
-      name.starts_with('.'))
+  if (!is_plain_name(name))
     throw Error(Errc::invalid_argument, fmt::format("'{}' cannot be a {}'s name", name.substr(0, 80), whose))
-        .hint("up to 64 letters, digits, '.', '_' and '-', not beginning with '.', '-' or 'sbx-'");
+        .hint(std::string(kPlainNames));
 }
 
 std::map<std::string, std::string> base_environment() {
@@ -132,7 +129,8 @@ Description describe_new(const config::Config& config, const CreateRequest& requ
       .pause_after = std::chrono::seconds(settings.pause_after_s),
       .background_keeps_alive = std::chrono::seconds(config.sandbox.background_keeps_alive_s),
       .created_at = WallClock::now(),
-      .base = base};
+      .base = base,
+      .volumes = wanted_volumes(profile.volumes, request.volumes)};
   for (const auto* more : {&base.env, &profile.env, &request.env})
     for (const auto& [name, value] : *more) about.env[name] = value;
   return about;

@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "config/config.h"
 #include "sandbox/ledger.h"
@@ -20,6 +21,7 @@ struct CreateRequest {
   std::optional<int64_t> pids;
   std::optional<int64_t> ttl_s, idle_timeout_s;
   std::map<std::string, std::string> env, labels;
+  std::vector<config::VolumeUse> volumes;  // besides those of the profile
 };
 
 /// Of a sandbox, a template: throws invalid_argument, which says what a name may be.

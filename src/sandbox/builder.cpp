@@ -18,7 +18,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr auto kBuildTimeout = 30s;
+constexpr auto kBuildTimeout = 30s, kAttachTimeout = 10s;
 
 /// An agent that does not answer by then is no use to anybody.
 constexpr auto kAdoptTimeout = 5s;
@@ -41,6 +41,7 @@ Store::Leftovers Builder::prepare(bool adopts) {
   const std::lock_guard lock(mutex_);
   store_.open();
   adopt_orphans();
+  volumes_.remove_unfinished();
   if (!host.problem().empty()) log::warning("limits cannot be enforced on this host: {}", host.problem());
   return store_.take_leftovers(adopts);
 }
@@ -148,12 +149,36 @@ Body Builder::body_of(const Entry& entry, const runtime::Limits& limits, runtime
           .logs_max_bytes = config_.limits.logs_max.value};
 }
 
+runtime::Runtime& Builder::runtime_of(const std::string& profile) {
+  const std::string& wanted = config_.profiles.at(profile).runtime;
+  return choose_runtime(wanted != "auto" ? wanted : config_.oci.runtime);
+}
+
+bool Builder::attaches_volumes(const std::string& profile) {
+  return runtime_of(profile).attaches_volumes();
+}
+
+/// The record comes before the mounts: from here on nobody removes them.
+std::vector<runtime::VolumeMount> Builder::open_volumes(Entry& entry, std::vector<AttachedVolume>& volumes,
+                                                        bool by_server) {
+  const VolumeStore::Held held = volumes_.hold(volumes);
+  note(entry, [&](Record& record) { record.about.volumes = volumes; });
+  std::vector<runtime::VolumeMount> out;
+  for (auto& volume : volumes) out.push_back(volumes_.open(held, volume, by_server));
+  return out;
+}
+
+void Builder::attach_volumes(Entry& entry, const std::string& profile, std::vector<AttachedVolume>& volumes) {
+  const auto mounts = open_volumes(entry, volumes, true);
+  runtime_of(profile).attach_volumes(entry.whole()->container(), entry.first_id, mounts, store_.home(),
+                                     Clock::now() + kAttachTimeout);
+}
+
 void Builder::build(Entry& entry, const std::string& profile_name, const Base& base,
-                    const runtime::Limits& limits) {
+                    const runtime::Limits& limits, std::vector<AttachedVolume>* volumes) {
   const auto deadline = Clock::now() + kBuildTimeout;
   const config::Profile& profile = config_.profiles.at(profile_name);
-  runtime::Runtime& runtime =
-      choose_runtime(profile.runtime != "auto" ? profile.runtime : config_.oci.runtime);
+  runtime::Runtime& runtime = runtime_of(profile_name);
 
   // The record comes before everything that it names: after a crash at any point the rest can be found.
   if (::geteuid() == 0) entry.first_id = ids_.take();
@@ -168,6 +193,8 @@ void Builder::build(Entry& entry, const std::string& profile_name, const Base& b
   }
 
   for (const auto& layer : base.layers) entry.layers.push_back(bases_.layers().open(layer));
+  std::vector<runtime::VolumeMount> mounts;
+  if (volumes != nullptr) mounts = open_volumes(entry, *volumes, ::geteuid() == 0);
   const std::string folder = store_.sandbox_folder(entry.id);
   auto channel = Channel::create(io_.context(), folder);
   runtime::Container container = runtime.start({.id = entry.id,
@@ -179,7 +206,8 @@ void Builder::build(Entry& entry, const std::string& profile_name, const Base& b
                                                 .files_in_memory = profile.storage == "memory",
                                                 .limits = limits,
                                                 .cgroup = entry.cgroup,
-                                                .first_id = entry.first_id},
+                                                .first_id = entry.first_id,
+                                                .volumes = std::move(mounts)},
                                                deadline);
   {
     const std::lock_guard lock(entry.mutex);

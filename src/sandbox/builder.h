@@ -14,6 +14,7 @@
 #include "sandbox/io_thread.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/store.h"
+#include "sandbox/volumes.h"
 
 namespace hutch::sandbox {
 
@@ -47,7 +48,7 @@ struct Entry {
 class Builder {
  public:
   explicit Builder(const config::Config& config)
-      : config_(config), store_(config.home), bases_(config.home) {}
+      : config_(config), store_(config.home), bases_(config.home), volumes_(config.home, config.volumes) {}
 
   /// The data folder, and what dead servers left in it: once, before anything else.
   Store::Leftovers prepare(bool adopts);
@@ -59,9 +60,15 @@ class Builder {
   void adopt(Entry& entry, WallClock::time_point last_used);
   /// Makes it whole: its agent has answered. `profile` tells runtime and hardening, `base` the root file
   /// system, `limits` hold from the start. On an Error the entry holds whatever was made, for remove().
-  void build(Entry& entry, const std::string& profile, const Base& base, const runtime::Limits& limits);
+  /// `volumes` are those that it cannot be given later.
+  void build(Entry& entry, const std::string& profile, const Base& base, const runtime::Limits& limits,
+             std::vector<AttachedVolume>* volumes = nullptr);
   /// Copies what the sandbox has written to a layer of its own. `lasts`: see LayerStore::finish().
   LayerStore::Finished seal(Entry& entry, bool lasts);
+  /// Whether sandboxes of the profile can be given volumes when they are whole.
+  bool attaches_volumes(const std::string& profile);
+  /// Of one that has run nothing yet. Those that do not exist are made, and all are noted in its record.
+  void attach_volumes(Entry& entry, const std::string& profile, std::vector<AttachedVolume>& volumes);
   /// Waits for its end and removes all of it. False when something stays behind, which the next server
   /// removes.
   bool remove(Entry& entry, Clock::time_point deadline, const sys::RemoveBounds& bounds);
@@ -88,9 +95,13 @@ class Builder {
   CallGauge& calls() noexcept { return calls_; }
   Bases& bases() noexcept { return bases_; }
   const std::string& folder() const noexcept { return store_.folder(); }
+  const VolumeStore& volumes() const noexcept { return volumes_; }
 
  private:
   runtime::Runtime& choose_runtime(const std::string& wanted);
+  runtime::Runtime& runtime_of(const std::string& profile);
+  std::vector<runtime::VolumeMount> open_volumes(Entry& entry, std::vector<AttachedVolume>& volumes,
+                                                 bool by_server);
   HostTotals host_totals(uint64_t written_bytes) const;
   Body body_of(const Entry& entry, const runtime::Limits& limits, runtime::Container container,
                std::shared_ptr<Channel> channel) const;
@@ -98,6 +109,7 @@ class Builder {
   const config::Config& config_;
   Store store_;
   Bases bases_;
+  const VolumeStore volumes_;
   IdRanges ids_;
   CallGauge calls_;
   std::mutex mutex_;  // guards the two below, and the store's opening

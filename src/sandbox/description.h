@@ -2,7 +2,9 @@
 
 #include <chrono>
 #include <map>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "runtime/runtime.h"
 #include "sandbox/base.h"
@@ -10,6 +12,15 @@
 namespace hutch::sandbox {
 
 using WallClock = std::chrono::system_clock;
+
+/// A volume as one sandbox has it.
+struct AttachedVolume {
+  std::string name, target;
+  bool read_only = false;
+  uint64_t size_bytes = 0;
+  std::string not_limited;              // why the size does not hold; empty when it does
+  std::optional<runtime::DiskId> disk;  // that has its files, where there is one
+};
 
 /// What a sandbox is like for the one who claimed it.
 struct Description {
@@ -24,6 +35,7 @@ struct Description {
   WallClock::time_point expires_at;  // when the lifetime is over; the clock's epoch = never
   std::chrono::microseconds create_time{0};
   Base base;
+  std::vector<AttachedVolume> volumes;  // parents of targets first
 
   bool has_end() const noexcept { return expires_at != WallClock::time_point{}; }
   bool is_over() const noexcept { return has_end() && expires_at <= WallClock::now(); }

@@ -6,6 +6,7 @@
 #include <sys/vfs.h>
 
 #include <algorithm>
+#include <memory>
 
 #include "base/log.h"
 #include "base/sys.h"
@@ -18,7 +19,21 @@ double gigabytes(uint64_t bytes) {
   return static_cast<double>(bytes) / (1u << 30);
 }
 
+/// By a mount of our own: what its path leads to inside is up to the sandbox.
+uint64_t used_of_volume(const GuardedDisk& disk) noexcept {
+  try {
+    struct statfs fs {};
+    const UniqueFd root = runtime::open_disk_image(disk.disk.value(), runtime::DiskKind::durable);
+    if (::fstatfs(root.get(), &fs) == 0)
+      return (fs.f_blocks - fs.f_bfree) * static_cast<uint64_t>(fs.f_bsize);
+  } catch (const Error&) {
+    // The last sandbox that had it has just ended.
+  }
+  return 0;
+}
+
 DiskHooks host_hooks(const std::string& folder) {
+  const auto held = std::make_shared<std::map<std::string, UniqueFd>>();  // free blocks of volumes
   return {.space =
               [folder] {
                 struct statvfs fs {};
@@ -31,12 +46,25 @@ DiskHooks host_hooks(const std::string& folder) {
             return ::stat(disk.image.c_str(), &st) == 0 ? static_cast<uint64_t>(st.st_blocks) * 512 : 0;
           },
           .used = [](const GuardedDisk& disk) -> uint64_t {
+            if (disk.is_volume) return used_of_volume(disk);
             struct statfs fs {};  // an overlay tells of its upper layer
             if (::statfs(fmt::format("/proc/{}/root/", disk.agent).c_str(), &fs) != 0) return 0;
             return (fs.f_blocks - fs.f_bfree) * static_cast<uint64_t>(fs.f_bsize);
           },
-          .close = [](const GuardedDisk& disk) { return runtime::close_disk_image(disk.disk.value()); },
-          .reopen = [](const GuardedDisk& disk) { runtime::reopen_disk_image(disk.disk.value()); }};
+          .close =
+              [held](const GuardedDisk& disk) {
+                if (!disk.is_volume) return runtime::close_disk_image(disk.disk.value());
+                auto [fd, bytes] = runtime::hold_free_blocks(disk.disk.value());
+                (*held)[disk.id] = std::move(fd);
+                return bytes;
+              },
+          .reopen =
+              [held](const GuardedDisk& disk) {
+                if (disk.is_volume)
+                  held->erase(disk.id);
+                else
+                  runtime::reopen_disk_image(disk.disk.value());
+              }};
 }
 
 }  // namespace
@@ -46,8 +74,9 @@ uint64_t DiskSettings::reserve(const DiskSpace& space) const noexcept {
                   static_cast<uint64_t>(static_cast<double>(space.size) * reserve_percent / 100));
 }
 
-DiskGuard::DiskGuard(std::string data_folder, DiskSettings settings)
-    : DiskGuard(settings, host_hooks(data_folder)) {}
+DiskGuard::DiskGuard(std::string data_folder, const config::Limits& limits)
+    : DiskGuard({.reserve_bytes = limits.disk_reserve.value, .reserve_percent = limits.disk_reserve_percent},
+                host_hooks(data_folder)) {}
 
 /// Opened again an eighth above, so that it does not flap.
 bool DiskGuard::wants_closed(const DiskSpace& space, bool is_closed) const noexcept {
@@ -57,6 +86,7 @@ bool DiskGuard::wants_closed(const DiskSpace& space, bool is_closed) const noexc
 
 DiskGuard::Look DiskGuard::look(const std::vector<GuardedDisk>& disks) {
   const std::lock_guard one_at_a_time(look_mutex_);
+  forget_all_but(disks);
   const DiskSpace space = space_left(disks);
   Look result;
   {
@@ -67,7 +97,7 @@ DiskGuard::Look DiskGuard::look(const std::vector<GuardedDisk>& disks) {
     if (closed_ != before) log::warning("{}", closed_ ? describe(space) : "the disk has room again");
   }
   if (!result.closed) {
-    reopen_all(disks);
+    reopen_all();
     return result;
   }
   close_all(disks, result);
@@ -76,30 +106,35 @@ DiskGuard::Look DiskGuard::look(const std::vector<GuardedDisk>& disks) {
 
 void DiskGuard::close_all(const std::vector<GuardedDisk>& disks, Look& look) {
   for (const GuardedDisk& disk : disks) {
-    if (filled_.contains(disk.sandbox_id)) continue;
+    if (filled_.contains(disk.id)) continue;
     try {
       if (!disk.disk) throw Error(Errc::unavailable, "it has no disk of its own");
-      filled_[disk.sandbox_id] = hooks_.close(disk);
+      filled_[disk.id] = {disk, hooks_.close(disk)};
     } catch (const Error& e) {
-      log::info("{} can still write to the disk: {}", disk.sandbox_id, e.what());
-      look.open_still.push_back(disk.sandbox_id);
+      log::info("{} can still write to the disk: {}", disk.id, e.what());
+      look.open_still.push_back(disk.id);
     }
   }
 }
 
-void DiskGuard::reopen_all(const std::vector<GuardedDisk>& disks) {
-  for (const GuardedDisk& disk : disks) {
-    if (!filled_.contains(disk.sandbox_id)) continue;
-    try {
-      hooks_.reopen(disk);
-      filled_.erase(disk.sandbox_id);
-    } catch (const Error& e) {
-      log::warning("{} cannot write to its disk yet: {}", disk.sandbox_id, e.what());  // the next look tries
-    }
-  }
-  // Of those that are gone nothing is left to do.
+void DiskGuard::reopen_all() {
   std::erase_if(filled_, [&](const auto& filled) {
-    return std::ranges::none_of(disks, [&](const auto& d) { return d.sandbox_id == filled.first; });
+    try {
+      hooks_.reopen(filled.second.disk);
+      return true;
+    } catch (const Error& e) {
+      log::warning("{} cannot write to its disk yet: {}", filled.first, e.what());  // the next look tries
+      return false;
+    }
+  });
+}
+
+/// Of a sandbox that is gone nothing is left to do; a volume that none of ours has any more is given back.
+void DiskGuard::forget_all_but(const std::vector<GuardedDisk>& disks) {
+  std::erase_if(filled_, [&](const auto& filled) {
+    if (std::ranges::any_of(disks, [&](const auto& disk) { return disk.id == filled.first; })) return false;
+    if (filled.second.disk.is_volume) hooks_.reopen(filled.second.disk);
+    return true;
   });
 }
 
@@ -108,8 +143,8 @@ DiskSpace DiskGuard::space_left(const std::vector<GuardedDisk>& disks) const {
   DiskSpace space = hooks_.space();
   for (const GuardedDisk& disk : disks) {
     if (!disk.disk) continue;
-    const auto filled = filled_.find(disk.sandbox_id);
-    const uint64_t written = hooks_.written(disk) + (filled != filled_.end() ? filled->second : 0),
+    const auto filled = filled_.find(disk.id);
+    const uint64_t written = hooks_.written(disk) + (filled != filled_.end() ? filled->second.bytes : 0),
                    used = hooks_.used(disk);
     if (used > written) space.free -= std::min(space.free, used - written);
   }

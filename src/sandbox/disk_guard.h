@@ -10,16 +10,19 @@
 #include <string>
 #include <vector>
 
+#include "config/config.h"
 #include "runtime/disk_image.h"
 
 namespace hutch::sandbox {
 
-/// The disk of one sandbox as the guard sees it.
+/// The disk of one sandbox, or of a volume, as the guard sees it.
 struct GuardedDisk {
-  std::string sandbox_id;
+  std::string id;                       // of the sandbox
   std::optional<runtime::DiskId> disk;  // nothing: its files lie in a plain folder, or in memory
   pid_t agent = 0;
   std::string image;  // path
+  /// Its free blocks are held by this process, and given back with it: other servers may have it too.
+  bool is_volume = false;
 };
 
 /// Of the file system that the data folder lies on.
@@ -49,7 +52,7 @@ struct DiskHooks {
 /// by freezing the file systems: writers then hang unkillably, and with them the agent. Thread-safe.
 class DiskGuard {
  public:
-  DiskGuard(std::string data_folder, DiskSettings settings);
+  DiskGuard(std::string data_folder, const config::Limits& limits);
   DiskGuard(DiskSettings settings, DiskHooks hooks) : settings_(settings), hooks_(std::move(hooks)) {}
 
   struct Look {
@@ -71,7 +74,8 @@ class DiskGuard {
   std::string describe(const DiskSpace& space) const;
   bool wants_closed(const DiskSpace& space, bool is_closed) const noexcept;
   void close_all(const std::vector<GuardedDisk>& disks, Look& look);
-  void reopen_all(const std::vector<GuardedDisk>& disks);
+  void reopen_all();
+  void forget_all_but(const std::vector<GuardedDisk>& disks);
   DiskSpace space_left(const std::vector<GuardedDisk>& disks) const;
 
   const DiskSettings settings_;
@@ -79,8 +83,12 @@ class DiskGuard {
   mutable std::mutex mutex_;  // guards the two below
   bool closed_ = false;
   DiskSpace seen_;
-  std::mutex look_mutex_;                   // one look at a time; guards the one below
-  std::map<std::string, uint64_t> filled_;  // sandboxes whose disks are closed, bytes that takes inside
+  std::mutex look_mutex_;  // one look at a time; guards the one below
+  struct Filled {
+    GuardedDisk disk;
+    uint64_t bytes = 0;  // that closing takes inside
+  };
+  std::map<std::string, Filled> filled_;  // the disks that are closed
 };
 
 }  // namespace hutch::sandbox

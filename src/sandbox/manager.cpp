@@ -39,10 +39,6 @@ std::string owner_key() {
                      std::filesystem::current_path(unknown).string());
 }
 
-DiskSettings disk_settings(const config::Limits& limits) {
-  return {.reserve_bytes = limits.disk_reserve.value, .reserve_percent = limits.disk_reserve_percent};
-}
-
 PoolSettings pool_settings(const config::Pool& pool) {
   return {.min = static_cast<int>(pool.min),
           .max = static_cast<int>(pool.max),
@@ -57,7 +53,7 @@ Manager::Manager(const config::Config& config, bool keeps)
       owner_(owner_key()),
       kinds_(kinds_of(config_)),
       builder_(config_),
-      disk_guard_(config_.home, disk_settings(config_.limits)),
+      disk_guard_(config_.home, config_.limits),
       pool_(pool_settings(config_.pool), pool_hooks()),
       housekeeper_([this](const std::stop_token& stop) { housekeep(stop); }),
       pressure_(pressure_settings(config_.pressure), pressure_hooks()) {}
@@ -229,15 +225,19 @@ std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request, Descripti
   disk_guard_.check_room_for_create();
 
   // A disk has its size from the start.
-  warm_allowed = warm_allowed && about.limits.disk_bytes == default_limits(config_, about.profile).disk_bytes;
-  for (;; warm_allowed = false) {
+  const bool usual_disk = about.limits.disk_bytes == default_limits(config_, about.profile).disk_bytes;
+  const bool has_volumes = !about.volumes.empty();
+  const bool attaches = has_volumes && builder_.attaches_volumes(about.profile);
+  for (warm_allowed = warm_allowed && usual_disk && attaches == has_volumes;; warm_allowed = false) {
     const auto entry = reserve(about, warm_allowed);
     about.warm = entry->whole() != nullptr;
     try {
       if (!about.warm) {
-        builder_.build(*entry, about.profile, about.base, about.limits);
+        builder_.build(*entry, about.profile, about.base, about.limits,
+                       has_volumes && !attaches ? &about.volumes : nullptr);
         watch(entry);
       }
+      if (attaches) builder_.attach_volumes(*entry, about.profile, about.volumes);
       auto sandbox = claim(*entry, request, about, start, is_default);
       log::info("{} made in {} us{}", entry->id, sandbox->about().create_time.count(),
                 about.warm ? ", warm" : "");
@@ -631,8 +631,18 @@ Clock::time_point Manager::pause_idle(const std::vector<std::shared_ptr<Sandbox>
 /// Without the lock: it opens file systems.
 void Manager::guard_disk(const std::vector<std::shared_ptr<Sandbox>>& sandboxes) {
   std::vector<GuardedDisk> disks;
-  for (const auto& sandbox : sandboxes)
-    if (sandbox->running()) disks.push_back(sandbox->disk());
+  std::map<std::string, GuardedDisk> volumes;
+  for (const auto& sandbox : sandboxes) {
+    if (!sandbox->running()) continue;
+    disks.push_back(sandbox->disk());
+    for (const auto& volume : sandbox->about().volumes)
+      if (volume.disk)
+        volumes[volume.name] = {.id = "volume " + volume.name,
+                                .disk = volume.disk,
+                                .image = builder_.volumes().disk_file(volume.name),
+                                .is_volume = true};
+  }
+  for (auto& [_, volume] : volumes) disks.push_back(std::move(volume));
   try {
     (void)disk_guard_.look(disks);
   } catch (const Error& e) {
@@ -665,7 +675,7 @@ void Manager::housekeep(const std::stop_token& stop) {
       whole.push_back(std::move(sandbox));
     }
     auto next = Clock::now() + 1h;
-    if (!whole.empty()) {
+    if (!whole.empty() || disk_guard_.closed()) {
       lock.unlock();
       next = std::min({end_overdue(claimed), pause_idle(claimed), Clock::now() + kDiskInterval});
       guard_disk(whole);

@@ -81,6 +81,7 @@ class Manager {
   WarmPool& pool() noexcept { return pool_; }
   PressureMonitor& pressure() noexcept { return pressure_; }
   const DiskGuard& disk_guard() const noexcept { return disk_guard_; }
+  const VolumeStore& volumes() const noexcept { return builder_.volumes(); }
   /// What answers the requests that come in on the server's control socket; before the first call.
   void answer_control(ControlSocket::Handler handler) { control_handler_ = std::move(handler); }
   /// The kind of warm sandboxes that serves a profile: named after the first profile with the same root file

@@ -26,10 +26,12 @@ std::string log_path(uint32_t number) {
   return fmt::format("{}/{}.log", kLogFolder, number);
 }
 
-UniqueFd duplicate(int fd) {
-  UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
-  if (!copy) throw sys_error(errno, "dup");
-  return copy;
+/// Whether the sizes of all of them hold.
+runtime::Enforcement isolation_of(const std::vector<AttachedVolume>& volumes) {
+  for (const auto& volume : volumes)
+    if (!volume.not_limited.empty())
+      return {false, fmt::format("the size of '{}' is not limited: {}", volume.name, volume.not_limited)};
+  return {true, "each has a disk of its own size; its owners are those of this sandbox"};
 }
 
 }  // namespace
@@ -60,7 +62,7 @@ Sandbox::Activity::~Activity() {
 Sandbox::Sandbox(asio::io_context& io, CallGauge& calls, Body body)
     : body_(std::move(body)),
       calls_(calls),
-      pidfd_watch_(io, duplicate(body_.container.pidfd.get()).release()) {
+      pidfd_watch_(io, sys::duplicate(body_.container.pidfd.get()).release()) {
   Description about;
   about.id = body_.id;
   about.runtime = body_.runtime;
@@ -112,6 +114,7 @@ void Sandbox::claim(Description description, Clock::time_point asked_at) {
   description.id = body_.id;
   description.runtime = body_.runtime;
   description.isolation = change_limits(body_.limits, description.limits, body_.container.isolation);
+  if (!description.volumes.empty()) description.isolation["volumes"] = isolation_of(description.volumes);
   if (description.ttl > 0s) {
     set_lifetime(description.ttl);
     description.expires_at = WallClock::now() + description.ttl;
@@ -566,7 +569,7 @@ Usage Sandbox::usage() const {
 }
 
 GuardedDisk Sandbox::disk() const {
-  return {.sandbox_id = body_.id,
+  return {.id = body_.id,
           .disk = body_.container.disk,
           .agent = body_.container.pid,
           .image = runtime::layer_image(body_.folder)};

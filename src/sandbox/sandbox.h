@@ -167,6 +167,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   std::string cause() const;
   bool wait_until_ended(Clock::time_point deadline) const noexcept;
   const runtime::Cgroup& cgroup() const noexcept { return body_.cgroup; }
+  const runtime::Container& container() const noexcept { return body_.container; }
   /// Where its files lie, for the guard of the host's disk.
   GuardedDisk disk() const;
 

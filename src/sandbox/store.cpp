@@ -220,6 +220,21 @@ std::vector<Leftover> left_behind(const std::string& home) {
   return out;
 }
 
+std::vector<Record> existing_sandboxes(const std::string& home) {
+  std::vector<Record> out;
+  for (const auto& server : names_in(home + "/servers")) {
+    const std::string folder = home + "/servers/" + server;
+    for (const auto& id : names_in(folder + "/sandboxes")) {
+      auto record = read_record(folder + "/sandboxes/" + id + "/record");
+      if (!record) continue;
+      const bool exists =
+          record->pid > 0 ? static_cast<bool>(recorded_agent(*record)) : !try_lock(folder + "/lock");
+      if (exists) out.push_back(std::move(*record));
+    }
+  }
+  return out;
+}
+
 std::vector<Leftover> remove_dead_servers(const std::string& home,
                                           const std::function<bool(const Leftover&)>& keep) {
   std::vector<Leftover> removed;

@@ -100,6 +100,9 @@ std::vector<Leftover> remove_server_folder(const std::string& folder,
 /// The sandboxes that dead servers left and that live on, until the next server takes them up.
 std::vector<Leftover> left_behind(const std::string& home);
 
+/// Of all servers: those that run, and those that a server alive is making.
+std::vector<Record> existing_sandboxes(const std::string& home);
+
 /// Does the same for every dead server below the data folder.
 std::vector<Leftover> remove_dead_servers(const std::string& home,
                                           const std::function<bool(const Leftover&)>& keep);

@@ -4,18 +4,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import tempfile
 import threading
 import time
 import unittest
 
-import leaks
+from disks import MIB, loops_of, mount_small_disk, no_loop_devices
 from mcp_client import Client
 from sandbox_case import HUTCH, SLOW, HutchCase, SandboxCase, call, wait_for
-
-MIB = 1 << 20
-
 
 def images(home, box="*"):
     return glob.glob(f"{home}/servers/*/sandboxes/{box}/disk")
@@ -24,24 +19,6 @@ def images(home, box="*"):
 def written(home, box):
     """Bytes that the sandbox's disk takes on the host's. Of one only: what others wrote may come any time later."""
     return sum(os.stat(path).st_blocks * 512 for path in images(home, box))
-
-
-def loops_of(home):
-    return list(leaks.loops(home).values())
-
-
-def no_loop_devices():
-    """Why this host has none for us, or nothing."""
-    if os.geteuid() != 0:
-        return "loop devices are for root"
-    if not shutil.which("mkfs.ext4", path=os.environ["PATH"] + ":/usr/sbin:/sbin"):
-        return "no mkfs.ext4"
-    with tempfile.NamedTemporaryFile() as image:
-        image.truncate(MIB)
-        done = subprocess.run(["losetup", "--find", "--show", image.name], capture_output=True, text=True)
-        if done.returncode != 0:
-            return done.stderr.strip()
-        subprocess.run(["losetup", "--detach", done.stdout.strip()], check=True)
 
 
 class DiskCase(SandboxCase):
@@ -193,13 +170,7 @@ class Reserve(DiskCase):
     @classmethod
     def data_folder(cls):
         folder = super().data_folder()
-        image = tempfile.NamedTemporaryFile(prefix="hutch-test-", suffix=".img")
-        cls.addClassCleanup(image.close)
-        image.truncate(700 * MIB)
-        subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", image.name], check=True,
-                       env={"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"})
-        subprocess.run(["mount", "-o", "loop", image.name, folder], check=True)
-        cls.addClassCleanup(subprocess.run, ["umount", folder], check=True)
+        mount_small_disk(cls, folder)
         return folder
 
     def free(self):

@@ -25,22 +25,19 @@ struct HostDisk {
 
   DiskHooks hooks() {
     return {.space = [this] { return space; },
-            .written = [this](const GuardedDisk& d) { return written[d.sandbox_id]; },
-            .used =
-                [this](const GuardedDisk& d) {
-                  return used[d.sandbox_id] + (shut.contains(d.sandbox_id) ? kFiller : 0);
-                },
+            .written = [this](const GuardedDisk& d) { return written[d.id]; },
+            .used = [this](const GuardedDisk& d) { return used[d.id] + (shut.contains(d.id) ? kFiller : 0); },
             .close = [this](const GuardedDisk& d) -> uint64_t {
-              if (failing.contains(d.sandbox_id)) throw Error(Errc::unavailable, "no");
-              shut.insert(d.sandbox_id);
+              if (failing.contains(d.id)) throw Error(Errc::unavailable, "no");
+              shut.insert(d.id);
               return kFiller;
             },
-            .reopen = [this](const GuardedDisk& d) { shut.erase(d.sandbox_id); }};
+            .reopen = [this](const GuardedDisk& d) { shut.erase(d.id); }};
   }
 };
 
 GuardedDisk disk(const std::string& id) {
-  return {.sandbox_id = id, .disk = hutch::runtime::DiskId{}, .agent = 0, .image = {}};
+  return {.id = id, .disk = hutch::runtime::DiskId{}, .agent = 0, .image = {}};
 }
 
 const DiskSettings kSettings{.reserve_bytes = 80 * kMebibyte, .reserve_percent = 5};
