@@ -12,6 +12,7 @@ SandboxView view_of(const sandbox::Description& about, std::string_view state) {
   view.state = state;
   view.profile = about.profile;
   if (!about.base.template_name.empty()) view.template_name = about.base.template_name;
+  if (!about.base.image.empty()) view.image = about.base.image;
   view.runtime = about.runtime;
   for (const auto& [name, item] : about.isolation)
     view.isolation.push_back({name, item.enforced, item.detail});
@@ -79,11 +80,11 @@ void add_sandbox_create(mcp::ToolRegistry& registry, Services& services) {
        .toolset = "core",
        .lean = true,
        .always_load = true},
-      [&services](const SandboxCreateArgs& args, mcp::CallContext&) {
+      [&services](const SandboxCreateArgs& args, mcp::CallContext& context) {
         sandbox::CreateRequest request{.profile = args.profile,
                                        .name = args.name,
                                        .workdir = args.workdir,
-                                       .template_name = args.template_name};
+                                       .template_name = args.template_name, .image = args.image};
         if (args.memory) request.memory_bytes = args.memory->value;
         request.cpus = args.cpus;
         request.pids = args.pids;

@@ -13,7 +13,7 @@
 namespace hutch::tools {
 
 struct SandboxCreateArgs {
-  std::string profile, name, template_name;
+  std::string profile, name, template_name, image;
   std::optional<Bytes> memory;
   std::optional<double> cpus;
   std::optional<int64_t> pids;
@@ -28,6 +28,7 @@ struct SandboxCreateArgs {
   void describe(V& v) {
     v.optional("profile", profile, "See sandbox_list_profiles.");
     v.optional("template", template_name, "From sandbox_create_template.", {.max = 64});
+    v.optional("image", image, "Root file system instead of the host's, such as python:3.12.", {.max = 500});
     v.optional("name", name, "Usable as sandbox_id.", {.max = 64});
     v.optional("memory", memory, "Memory limit (default 1g); no swap.", {.min = 16 << 20});
     v.optional("cpus", cpus, "Processors (default 2).", {.min = 0.05, .max = 1024});
@@ -96,7 +97,7 @@ struct SandboxView {
   std::string sandbox_id;
   std::optional<std::string> name;
   std::string state, profile, runtime;
-  std::optional<std::string> template_name;
+  std::optional<std::string> template_name, image;
   std::vector<IsolationItem> isolation;
   LimitsView limits;
   std::string workdir, user;
@@ -114,6 +115,7 @@ struct SandboxView {
     v.required("state", state, "Whether it runs.", {.one_of = {"running", "paused", "ended"}});
     v.required("profile", profile, "Kind of sandbox.");
     v.optional("template", template_name, "What it was made from.");
+    v.optional("image", image, "Its root file system, when that is not the host's.");
     v.required("runtime", runtime, "What isolates it.");
     v.required("isolation", isolation, "What is enforced, and what is not.");
     v.required("limits", limits, "Its limits.");

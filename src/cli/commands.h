@@ -13,6 +13,7 @@ int show_config(const Options& options);
 int pool(const Options& options);
 int gc(const Options& options);
 int ls(const Options& options);
+int image(const Options& options);
 int info(const Options& options);
 int rm(const Options& options);
 int stats(const Options& options);

@@ -174,6 +174,29 @@ struct Pressure {
   }
 };
 
+/// Root file systems from registries and archives.
+struct Images {
+  std::string pull = "missing";
+  Bytes max_size = gib(16);
+  int64_t pull_timeout_s = 1800;
+  std::vector<std::string> insecure_registries;
+
+  template <class V>
+  void describe(V& v) {
+    v.optional("pull", pull,
+               "`missing`: an image that is not here is pulled when it is first asked for; `never`: by "
+               "`hutch image` alone.",
+               {.one_of = {"missing", "never"}});
+    v.optional("max_size", max_size, "What one image may take, unpacked; also what of it is pulled.",
+               {.min = 16 << 20});
+    v.optional("pull_timeout_s", pull_timeout_s, "Seconds after which a pull or an import is given up.",
+               {.min = 1, .max = 86'400});
+    v.optional("insecure_registries", insecure_registries,
+               "Registries, HOST or HOST:PORT, that are spoken to without TLS or whose certificate is not "
+               "checked.");
+  }
+};
+
 struct Oci {
   std::string runtime = "auto";
 
@@ -222,7 +245,7 @@ struct Profile {
   std::map<std::string, std::string> env;
   std::string workdir = "/workspace";
   std::vector<std::string> host_paths;
-  std::string template_name;
+  std::string image, template_name;
   std::string storage = "disk";
   std::vector<VolumeUse> volumes;
   std::string network = "none";
@@ -242,6 +265,9 @@ struct Profile {
     v.optional("workdir", workdir, "Folder in which commands start.");
     v.optional("host_paths", host_paths,
                "Host folders that are visible inside, read-only; `~/` is the home folder.");
+    v.optional("image", image,
+               "The image that its root file system is, such as python:3.12; left out: the host's programs.",
+               {.max = 500});
     v.optional("template", template_name, "The template that its sandboxes are made from.", {.max = 64});
     v.optional("storage", storage,
                "Where the files lie that a sandbox writes: `disk`, or `memory`, which counts as its memory "
@@ -269,6 +295,7 @@ struct Config {
   Pool pool;
   Pressure pressure;
   Volumes volumes;
+  Images images;
   Oci oci;
   std::map<std::string, Profile> profiles = {{"default", {}}};
 
@@ -294,6 +321,7 @@ struct Config {
     v.optional("pool", pool, "Warm sandboxes, ready before they are asked for.");
     v.optional("pressure", pressure, "What is done when the host runs out of memory.");
     v.optional("volumes", volumes, "Folders that outlive sandboxes and that several can share.");
+    v.optional("images", images, "Root file systems from registries and archives.");
     v.optional("oci", oci, "OCI runtimes.");
     v.optional("profiles", profiles, "Named kinds of sandboxes. `default` always exists.");
   }

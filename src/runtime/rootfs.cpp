@@ -39,10 +39,6 @@ constexpr std::array kFolders = std::to_array<Folder>(
      {"var/cache", 0755}, {"var/lib", 0755}, {"var/log", 0755}, {"var/spool", 0755}, {"var/tmp", 01777},
      {"workspace", 0755}});
 
-struct TextFile {
-  const char* path;
-  const char* text;
-};
 constexpr std::array kTextFiles = std::to_array<TextFile>(
     {{"etc/passwd",
       "root:x:0:0:root:/root:/bin/bash\n"
@@ -178,6 +174,14 @@ void add_tree(const std::string& path, const std::vector<Mount>& mounts, std::ve
 }
 
 }  // namespace
+
+std::vector<TextFile> name_files() {
+  std::vector<TextFile> out;
+  for (const auto& file : kTextFiles)
+    for (const std::string_view path : {"etc/hosts", "etc/hostname", "etc/resolv.conf"})
+      if (file.path == path) out.push_back(file);
+  return out;
+}
 
 HostRootfs prepare_host_rootfs(const std::string& data_folder, const std::vector<std::string>& host_paths) {
   HostRootfs rootfs{.skeleton = ready_skeleton(data_folder), .lower = {}};

@@ -22,6 +22,13 @@ struct HostRootfs {
   std::vector<LowerTree> lower;  // what lies on top of it, parents first
 };
 
+/// The small files of /etc that every root file system gets: what its names mean.
+struct TextFile {
+  const char* path;  // below the root
+  const char* text;
+};
+std::vector<TextFile> name_files();
+
 /// Makes the skeleton when this host's has not been made yet (two servers may try at once) and lists the
 /// trees. `host_paths` are further paths of the host to show; invalid_argument names one that does not exist.
 HostRootfs prepare_host_rootfs(const std::string& data_folder, const std::vector<std::string>& host_paths);

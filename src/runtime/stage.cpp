@@ -91,6 +91,14 @@ void StagePlan::exec(const std::vector<std::string>& argv) {
   add(words);
 }
 
+void StagePlan::exec_tool(pid_t parent, const std::vector<std::string>& argv,
+                          const std::vector<std::string>& env) {
+  std::vector<std::string> words{"exec_tool", std::to_string(parent), std::to_string(env.size())};
+  words.insert(words.end(), env.begin(), env.end());
+  words.insert(words.end(), argv.begin(), argv.end());
+  add(words);
+}
+
 std::vector<StageStep> parse_stage_plan(const std::string& encoded) {
   std::vector<std::string> parts;
   for (size_t at = 0, end = 0; (end = encoded.find('\0', at)) != std::string::npos; at = end + 1)
@@ -106,6 +114,8 @@ std::vector<StageStep> parse_stage_plan(const std::string& encoded) {
 }
 
 std::string stage_step_text(const StageStep& step) {
+  if (step.at(0) == "exec_tool")  // its environment may hold the password of a proxy
+    return "exec_tool " + step.at(3 + std::stoul(step.at(2)));
   std::string out;
   for (const auto& word : step) {
     if (!out.empty()) out += ' ';

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -83,6 +85,9 @@ class StagePlan {
   void exec(const std::vector<std::string>& argv);
   /// In place of exec(): the process ends.
   void end() { add({"end"}); }
+  /// A program of the host's that works for the server `parent` and is killed with it, also by kill -9.
+  /// `env`: NAME=VALUE, exactly these. Nothing is mounted for it: servers without privileges can have it too.
+  void exec_tool(pid_t parent, const std::vector<std::string>& argv, const std::vector<std::string>& env);
 
   const std::string& encoded() const noexcept { return encoded_; }
   /// For the process, by the numbers from kStageFirstFd on.

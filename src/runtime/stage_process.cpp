@@ -50,20 +50,31 @@ std::string StageProcess::program(const std::string& data_folder) {
   return fmt::format("/proc/self/fd/{}", memory_.get());
 }
 
+Process StageProcess::spawn(const StagePlan& plan, const std::string& data_folder, std::array<int, 3> stdio,
+                            std::vector<std::pair<int, int>> fds) {
+  const UniqueFd plan_fd = memory_file("hutch-plan", plan.encoded());
+  fds.emplace_back(plan_fd.get(), kStagePlanFd);
+  for (size_t i = 0; i < plan.fds().size(); ++i)
+    fds.emplace_back(plan.fds()[i].get(), kStageFirstFd + static_cast<int>(i));
+  return Process::spawn({.argv = {program(data_folder)}, .env = {}, .stdio = stdio, .fds = std::move(fds)});
+}
+
+StageProcess::Tool StageProcess::start_tool(const StagePlan& plan, const std::string& data_folder,
+                                            const UniqueFd& output) {
+  sys::Pipe status = sys::pipe();
+  Process process =
+      spawn(plan, data_folder, {-1, output.get(), output.get()}, {{status.write_end.get(), kStageStatusFd}});
+  return {std::move(process), std::move(status.read_end)};
+}
+
 std::string StageProcess::run(const StagePlan& plan, const std::string& data_folder,
                               Clock::time_point deadline, const std::function<void()>& meanwhile) {
-  const UniqueFd plan_fd = memory_file("hutch-plan", plan.encoded());
   const UniqueFd log = memory_file("hutch-log"), pid = memory_file("hutch-pid");
   // Our copy of the read end of `go` stays open, so that a stage that has failed already makes no SIGPIPE.
   sys::Pipe status = sys::pipe(), go = sys::pipe();
-  std::vector<std::pair<int, int>> fds{{plan_fd.get(), kStagePlanFd},
-                                       {status.write_end.get(), kStageStatusFd},
-                                       {go.read_end.get(), kStageGoFd},
-                                       {pid.get(), kStagePidFd}};
-  for (size_t i = 0; i < plan.fds().size(); ++i)
-    fds.emplace_back(plan.fds()[i].get(), kStageFirstFd + static_cast<int>(i));
-  Process stage = Process::spawn(
-      {.argv = {program(data_folder)}, .env = {}, .stdio = {-1, -1, log.get()}, .fds = std::move(fds)});
+  Process stage = spawn(
+      plan, data_folder, {-1, -1, log.get()},
+      {{status.write_end.get(), kStageStatusFd}, {go.read_end.get(), kStageGoFd}, {pid.get(), kStagePidFd}});
   meanwhile();
   sys::write_all(go.write_end.get(), "g");
   status.write_end.reset();

@@ -1,8 +1,11 @@
 #pragma once
 
+#include <array>
 #include <functional>
 #include <mutex>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/process.h"
 #include "runtime/stage.h"
@@ -26,7 +29,17 @@ class StageProcess {
       const StagePlan& plan, const std::string& data_folder, Clock::time_point deadline,
       const std::function<void()>& meanwhile = [] {});
 
+  /// Runs a plan that waits for nobody and ends in exec_tool(). What the program says goes to `output`;
+  /// `status` is to be read when it has ended: the step that failed, or nothing.
+  struct Tool {
+    Process process;
+    UniqueFd status;
+  };
+  Tool start_tool(const StagePlan& plan, const std::string& data_folder, const UniqueFd& output);
+
  private:
+  Process spawn(const StagePlan& plan, const std::string& data_folder, std::array<int, 3> stdio,
+                std::vector<std::pair<int, int>> fds);
   std::string program(const std::string& data_folder);
 
   std::mutex mutex_;

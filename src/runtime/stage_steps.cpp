@@ -410,10 +410,26 @@ UniqueFd read_only_program(const std::string& path) {
   return tree;
 }
 
+/// The words from `first` to `end`, as exec wants them.
+std::vector<char*> pointers(const StageStep& s, size_t first, size_t end) {
+  std::vector<char*> out;
+  for (size_t i = first; i < end; ++i) out.push_back(const_cast<char*>(s.at(i).c_str()));
+  out.push_back(nullptr);
+  return out;
+}
+
+void do_exec_tool(State&, const StageStep& s) {
+  check(::prctl(PR_SET_PDEATHSIG, SIGKILL), "prctl", "the end of the server");
+  if (std::to_string(::getppid()) != s.at(1)) throw Error(Errc::unavailable, "the server has ended");
+  const size_t first = 3 + std::stoul(s.at(2));
+  const auto env = pointers(s, 3, first), argv = pointers(s, first, s.size());
+  ::umask(022);
+  ::execve(argv[0], argv.data(), env.data());
+  throw sys_error(errno, "exec", s.at(first));
+}
+
 void do_exec(State&, const StageStep& s) {
-  std::vector<char*> argv;
-  for (size_t i = 1; i < s.size(); ++i) argv.push_back(const_cast<char*>(s[i].c_str()));
-  argv.push_back(nullptr);
+  const auto argv = pointers(s, 1, s.size());
   char path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
   char mark[] = "_LIBCONTAINER_CLONED_BINARY=1";
   char* env[] = {path, mark, nullptr};
@@ -455,7 +471,8 @@ constexpr Verb kVerbs[] = {{"wait", 1, do_wait},
                            {"enter", 4, do_enter},
                            {"attach_volume", 6, do_attach_volume},
                            {"bind_volume", 6, do_bind_volume},
-                           {"exec", 0, do_exec}};
+                           {"exec", 0, do_exec},
+                           {"exec_tool", 0, do_exec_tool}};
 
 void run_step(State& state, const StageStep& step) {
   for (const auto& verb : kVerbs)

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "config/config.h"
+#include "sandbox/image_tool.h"
 #include "sandbox/ledger.h"
 #include "sandbox/sandbox.h"
 
@@ -15,12 +16,14 @@ namespace hutch::sandbox {
 
 /// What is empty comes from the profile.
 struct CreateRequest {
-  std::string profile, name, workdir, template_name;
+  std::string profile, name, workdir, template_name, image;
   std::optional<uint64_t> memory_bytes, disk_bytes;
   std::optional<double> cpus;
   std::optional<int64_t> pids;
   std::optional<int64_t> ttl_s, idle_timeout_s;
   std::map<std::string, std::string> env, labels;
+  Progress progress;     // of what takes long, such as the pull of an image
+  std::stop_token stop;  // gives that up
   std::vector<config::VolumeUse> volumes;  // besides those of the profile
 };
 

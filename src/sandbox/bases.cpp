@@ -8,14 +8,15 @@
 
 namespace hutch::sandbox {
 
-Base Bases::resolve(const std::string& template_name, const std::string& image,
-                    const config::Profile& profile) const {
-  if (!template_name.empty() && !image.empty())
+Base Bases::resolve(const Wanted& wanted, const config::Profile& profile) const {
+  if (!wanted.template_name.empty() && !wanted.image.empty())
     throw Error(Errc::invalid_argument, "`template` and `image` exclude each other")
         .hint("a template has its image in it");
-  const bool asked = !template_name.empty() || !image.empty();
-  const std::string& wanted = asked ? template_name : profile.template_name;
-  if (!wanted.empty()) return templates_.find(wanted).base;
+  const bool asked = !wanted.template_name.empty() || !wanted.image.empty();
+  const std::string& name = asked ? wanted.template_name : profile.template_name;
+  const std::string& image = asked ? wanted.image : profile.image;
+  if (!name.empty()) return templates_.find(name).base;
+  if (!image.empty()) return images_.get(image, wanted.progress, wanted.stop).base();
   return {};
 }
 
@@ -32,11 +33,18 @@ std::vector<std::string> Bases::users_of(const std::string& layer) const {
   return users;
 }
 
-uint64_t Bases::collect() {
-  std::set<std::string> wanted;
+std::set<std::string> Bases::layers_in_use() const {
+  std::set<std::string> layers;
   for (const Record& record : all_records(layers_.home()))
-    wanted.insert(record.layers.begin(), record.layers.end());
-  for (const Template& one : templates_.list()) wanted.insert(one.base.layers.begin(), one.base.layers.end());
+    layers.insert(record.layers.begin(), record.layers.end());
+  for (const Template& one : templates_.list())
+    layers.insert(one.base.layers.begin(), one.base.layers.end());
+  return layers;
+}
+
+uint64_t Bases::collect() {
+  std::set<std::string> wanted = layers_in_use();
+  wanted.merge(images_.layers());
   return layers_.collect(wanted);
 }
 

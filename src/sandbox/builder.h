@@ -48,7 +48,7 @@ struct Entry {
 class Builder {
  public:
   explicit Builder(const config::Config& config)
-      : config_(config), store_(config.home), bases_(config.home), volumes_(config.home, config.volumes) {}
+      : config_(config), store_(config.home), bases_(config), volumes_(config.home, config.volumes) {}
 
   /// The data folder, and what dead servers left in it: once, before anything else.
   Store::Leftovers prepare(bool adopts);

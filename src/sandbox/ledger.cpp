@@ -35,7 +35,7 @@ void set_text(char (&field)[N], std::string_view text) {
 }
 
 template <size_t N>
-std::string_view text_of(const char (&field)[N]) {
+std::string_view field_text(const char (&field)[N]) {
   return {field, ::strnlen(field, N)};
 }
 
@@ -106,7 +106,7 @@ void Ledger::open(const std::string& data_folder) {
 Ledger::Line* Ledger::find(std::string_view sandbox_id) const {
   const std::span all(lines_, kMaxLines);
   const auto it = std::ranges::find_if(
-      all, [&](const Line& line) { return line.used != 0 && text_of(line.sandbox_id) == sandbox_id; });
+      all, [&](const Line& line) { return line.used != 0 && field_text(line.sandbox_id) == sandbox_id; });
   return it == all.end() ? nullptr : &*it;
 }
 
@@ -162,7 +162,7 @@ void Ledger::release(std::string_view sandbox_id) noexcept {
 void Ledger::release_of(const std::function<bool(const std::string& server_id)>& gone) {
   const Locked lock(*this);
   for (Line& line : std::span(lines_, kMaxLines))
-    if (line.used != 0 && gone(std::string(text_of(line.server_id)))) set_used(line.used, false);
+    if (line.used != 0 && gone(std::string(field_text(line.server_id)))) set_used(line.used, false);
 }
 
 }  // namespace hutch::sandbox

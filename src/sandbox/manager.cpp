@@ -214,7 +214,10 @@ std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request, bool is_d
   if (!request.profile.empty() && !config_.profiles.contains(request.profile))
     (void)config::settings_of(config_, request.profile);  // which throws
   const std::string& profile = request.profile.empty() ? config_.default_profile : request.profile;
-  const Base base = bases().resolve(request.template_name, "", config_.profiles.at(profile));
+  const Base base = bases().resolve({.template_name = request.template_name,
+                                     .image = request.image,
+                                     .progress = request.progress,
+                                     .stop = request.stop}, config_.profiles.at(profile));
   return create(request, describe_new(config_, request, base), is_default);
 }
 

@@ -1,0 +1,330 @@
+#include "sandbox/image_store.h"
+
+#include <dirent.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <ctime>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/log.h"
+#include "base/sha256.h"
+#include "base/sys.h"
+#include "sandbox/image_unpack.h"
+
+namespace hutch::sandbox {
+
+using namespace std::chrono_literals;
+
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Image, digest, layer, user, workdir, env, architecture,
+                                                size_bytes, created_at)
+
+namespace {
+
+constexpr std::string_view kWorkPrefix = ".work-", kImageSuffix = ".json";
+constexpr size_t kDigestDigits = 64;
+constexpr auto kTurnLook = 50ms;  // the kernel's wait for a lock cannot be stopped
+
+std::vector<std::string> names_in_images(const std::string& folder) {
+  std::vector<std::string> out;
+  const std::unique_ptr<DIR, int (*)(DIR*)> stream(::opendir(folder.c_str()), ::closedir);
+  if (!stream) return out;
+  while (const dirent* entry = ::readdir(stream.get())) out.emplace_back(entry->d_name);
+  std::ranges::sort(out);
+  return out;
+}
+
+/// Held while an image of that name is made: by a byte of one file, so that nothing is left behind.
+class ImageTurn {
+ public:
+  ImageTurn(const std::string& folder, const std::string& name, const Progress& progress,
+            const std::stop_token& stop)
+      : file_(sys::open(folder + "/.turns", O_RDWR | O_CREAT, 0600)) {
+    struct flock lock {};
+    lock.l_type = F_WRLCK;
+    lock.l_start = std::stoll(sha256_hex(name).substr(0, 15), nullptr, 16);
+    lock.l_len = 1;
+    while (::fcntl(file_.get(), F_OFD_SETLK, &lock) != 0) {
+      if (errno != EAGAIN && errno != EACCES && errno != EINTR) throw sys_error(errno, "lock", folder);
+      if (!waited_) progress("waiting for another server that pulls it");
+      waited_ = true;
+      if (stop.stop_requested()) throw Error(Errc::conflict, "cancelled");
+      std::this_thread::sleep_for(kTurnLook);
+    }
+  }
+  bool waited() const noexcept { return waited_; }
+
+ private:
+  const UniqueFd file_;
+  bool waited_ = false;
+};
+
+/// Under the lock of `folder`.
+uint64_t remove_given_up_work(const std::string& folder) {
+  uint64_t freed = 0;
+  for (const auto& name : names_in_images(folder)) {
+    const std::string path = folder + "/" + name;
+    if (name.find(".json.") != name.npos)
+      ::unlink(path.c_str());  // of replace_file(), which needs the lock too
+    if (!name.starts_with(kWorkPrefix)) continue;
+    const UniqueFd work = sys::open_if_exists(path, O_RDONLY | O_DIRECTORY);
+    if (!work || ::flock(work.get(), LOCK_EX | LOCK_NB) != 0) continue;
+    freed += sys::tree_bytes(path);
+    sys::remove_tree(path);
+  }
+  return freed;
+}
+
+/// Goes with the object, and after a crash when the next one is made.
+class WorkFolder {
+ public:
+  explicit WorkFolder(const std::string& images) {
+    const UniqueFd turn = sys::lock_folder(images);
+    remove_given_up_work(images);
+    path_ = fmt::format("{}/{}{}", images, kWorkPrefix, sys::random_hex(6));
+    sys::make_dirs(path_, 0700);
+    lock_ = sys::open(path_, O_RDONLY | O_DIRECTORY);
+    if (::flock(lock_.get(), LOCK_SH | LOCK_NB) != 0) throw sys_error(errno, "lock", path_);
+  }
+  ~WorkFolder() { sys::remove_tree(path_); }
+  WorkFolder(const WorkFolder&) = delete;
+  WorkFolder& operator=(const WorkFolder&) = delete;
+  const std::string& path() const noexcept { return path_; }
+
+ private:
+  std::string path_;
+  UniqueFd lock_;
+};
+
+/// On the host's disk when this returns.
+void replace_lasting(const std::string& folder, const std::string& path, const std::string& text) {
+  sys::replace_file(path, text, 0600);
+  for (const auto& written : {path, folder})
+    if (const UniqueFd fd = sys::open(written, O_RDONLY); ::fsync(fd.get()) != 0)
+      throw sys_error(errno, "sync", written);
+}
+
+Error no_such_image(const std::string& reference, const std::vector<Image>& images) {
+  std::string known;
+  for (const auto& image : images)
+    for (const auto& name : image.names) known += (known.empty() ? "" : ", ") + short_image_name(name);
+  return Error(Errc::not_found, fmt::format("there is no image '{}' here{}", reference,
+                                            known.empty() ? "" : "; there are " + known))
+      .hint("hutch image pull NAME, or hutch image import PATH --name NAME");
+}
+
+}  // namespace
+
+Base Image::base() const {
+  Base base;
+  base.image = digest;
+  base.layers = {layer};
+  base.user = user;
+  base.workdir = workdir;
+  base.env = env;
+  return base;
+}
+
+std::string ImageStore::file_of(const std::string& digest) const {
+  return fmt::format("{}/{}{}", folder(), image_digest_digits(digest), kImageSuffix);
+}
+
+ImageStore::Names ImageStore::read_names() const {
+  const std::string path = folder() + "/names.json";
+  if (!sys::exists(path)) return {};
+  try {
+    return nlohmann::json::parse(sys::read_file(path)).get<Names>();
+  } catch (const nlohmann::json::exception& e) {
+    throw Error(Errc::internal, fmt::format("{} cannot be read: {}", path, e.what()))
+        .hint("remove that file: images stay, and get their names when they are pulled again");
+  }
+}
+
+void ImageStore::write_names(const Names& names) const {
+  replace_lasting(folder(), folder() + "/names.json", nlohmann::json(names).dump(1));
+}
+
+/// Nothing when there is none, or when its files are gone.
+std::optional<Image> ImageStore::load(const std::string& digest, const Names& names) const {
+  try {
+    auto image = nlohmann::json::parse(sys::read_file(file_of(digest))).get<Image>();
+    if (image.layer.empty() || !sys::exists(layers_.folder(image.layer))) return std::nullopt;
+    for (const auto& [name, of] : names)
+      if (of == image.digest) image.names.push_back(name);
+    return image;
+  } catch (const Error&) {
+  } catch (const nlohmann::json::exception& e) {
+    log::warning("image {} cannot be read: {}", digest, e.what());
+  }
+  return std::nullopt;
+}
+
+std::vector<Image> ImageStore::list() const {
+  const Names names = read_names();
+  std::vector<Image> images;
+  for (const auto& file : names_in_images(folder())) {
+    if (file.size() != kDigestDigits + kImageSuffix.size() || !file.ends_with(kImageSuffix)) continue;
+    if (auto image = load(file.substr(0, kDigestDigits), names)) images.push_back(std::move(*image));
+  }
+  return images;
+}
+
+std::optional<Image> ImageStore::find_in(const Names& names, const std::string& reference) const {
+  const std::string digits = image_digest_digits(reference);
+  std::string named;
+  try {
+    const ImageReference parsed = parse_image_reference(reference);
+    if (const auto it = names.find(parsed.name()); it != names.end()) return load(it->second, names);
+    if (!parsed.digest.empty()) return load(parsed.digest, names);
+  } catch (const Error&) {
+    if (digits.empty()) throw;
+  }
+  if (digits.empty()) return std::nullopt;
+  std::optional<Image> found;
+  for (auto& image : list()) {
+    const auto fits = [&](const std::string& text) {
+      const size_t at = text.find("sha256:");
+      return at != text.npos && text.compare(at + 7, digits.size(), digits) == 0;
+    };
+    if (!fits(image.digest) && std::ranges::none_of(image.names, fits)) continue;
+    if (found)
+      throw Error(Errc::conflict, fmt::format("several images begin with '{}'", reference))
+          .hint("more digits: `hutch image ls --json` shows them");
+    found = std::move(image);
+  }
+  return found;
+}
+
+std::optional<Image> ImageStore::find(const std::string& reference) const {
+  return find_in(read_names(), reference);
+}
+
+Image ImageStore::get(const std::string& reference, const Progress& progress, const std::stop_token& stop) {
+  if (auto found = find(reference)) return std::move(*found);
+  if (settings_.pull == "never" || !image_digest_digits(reference).empty())
+    throw no_such_image(reference, list());
+  return pull(reference, false, progress, stop);
+}
+
+Image ImageStore::pull(const std::string& reference, bool anew, const Progress& progress,
+                       const std::stop_token& stop) {
+  const ImageReference wanted = parse_image_reference(reference);
+  sys::make_dirs(folder(), 0700);
+  const ImageTurn turn(folder(), wanted.name(), progress, stop);
+  if (!anew || turn.waited())
+    if (auto found = find(reference)) return std::move(*found);
+  return make(wanted.name(), progress, stop,
+              [&](const ImageWork& work) { fetch_image(wanted, settings_.insecure_registries, work); });
+}
+
+Image ImageStore::import(const std::string& path, const std::string& name, const Progress& progress,
+                         const std::stop_token& stop) {
+  const ImageReference wanted = parse_image_reference(name);
+  if (!wanted.digest.empty())
+    throw Error(Errc::invalid_argument, fmt::format("'{}' is no name for an image that is imported", name))
+        .hint("a name such as `mine:1`, without @sha256:...");
+  sys::make_dirs(folder(), 0700);
+  return during("importing " + path, [&] {
+    return make(wanted.name(), progress, stop,
+                [&](const ImageWork& work) { (void)copy_local_image(path, work); });
+  });
+}
+
+Image ImageStore::make(const std::string& name, const Progress& progress, const std::stop_token& stop,
+                       const Make& bring) {
+  const ImageBounds bounds{.max_bytes = settings_.max_size.value,
+                           .deadline = Clock::now() + std::chrono::seconds(settings_.pull_timeout_s),
+                           .stop = stop};
+  const WorkFolder folder_for_it(folder());
+  const ImageWork work{folder_for_it.path(), layers_.stage(), layers_.home(), bounds, progress};
+  bring(work);
+  const LayoutImage facts = read_layout(work.layout());
+  Image image{.digest = facts.digest,
+              .user = facts.user,
+              .workdir = facts.workdir,
+              .env = facts.env,
+              .architecture = facts.architecture,
+              .created_at = ::time(nullptr)};
+  if (load(facts.digest, {})) return keep(std::move(image), name);
+  const auto unpacked = unpack_image(work.layout(), facts, work.folder, layers_, bounds, progress);
+  image.layer = unpacked.manifest.id;
+  image.size_bytes = unpacked.manifest.size_bytes;
+  return keep(std::move(image), name);
+}
+
+/// Makes it visible, all at once. Of an image that another server has brought here meanwhile only the name is
+/// new; our layer is nobody's then.
+Image ImageStore::keep(Image image, const std::string& name) const {
+  const UniqueFd turn = sys::lock_folder(folder());
+  Names names = read_names();
+  if (!load(image.digest, names)) {
+    if (image.layer.empty())
+      throw Error(Errc::conflict,
+                  fmt::format("image {} was removed while it got the name {}", image.digest, name))
+          .hint("`hutch image pull` or `import` it again");
+    replace_lasting(folder(), file_of(image.digest), nlohmann::json(image).dump(1));
+  }
+  names[name] = image.digest;
+  write_names(names);
+  return load(image.digest, names).value();
+}
+
+std::set<std::string> ImageStore::layers() const {
+  std::set<std::string> out;
+  for (const auto& image : list()) out.insert(image.layer);
+  return out;
+}
+
+void ImageStore::free_layers(const LayersInUse& in_use, Removed& removed) {
+  std::set<std::string> wanted = in_use();
+  wanted.merge(layers());
+  removed.freed_bytes += layers_.collect(wanted);
+}
+
+ImageStore::Removed ImageStore::remove(const std::string& reference, const LayersInUse& in_use) {
+  sys::make_dirs(folder(), 0700);
+  const UniqueFd turn = sys::lock_folder(folder());
+  Names names = read_names();
+  const auto image = find_in(names, reference);
+  if (!image) throw no_such_image(reference, list());
+  Removed removed;
+  removed.names = image->names;
+  if (image->names.size() > 1)
+    for (const auto& name : image->names)
+      if (image_digest_digits(reference).empty() && name == parse_image_reference(reference).name())
+        removed.names = {name};
+  for (const auto& name : removed.names) names.erase(name);
+  if (removed.names.size() == image->names.size()) {
+    if (in_use().contains(image->layer))
+      throw Error(Errc::conflict, fmt::format("image '{}' is in use by sandboxes or templates", reference))
+          .hint("end them first: `hutch ls`, `hutch rm`, `hutch template ls`");
+    write_names(names);
+    (void)::unlink(file_of(image->digest).c_str());
+    removed.digests.push_back(image->digest);
+  } else {
+    write_names(names);
+  }
+  free_layers(in_use, removed);
+  return removed;
+}
+
+ImageStore::Removed ImageStore::collect(const LayersInUse& in_use) {
+  Removed removed;
+  if (sys::exists(folder())) {
+    const UniqueFd turn = sys::lock_folder(folder());
+    removed.freed_bytes += remove_given_up_work(folder());
+    const std::set<std::string> used = in_use();
+    for (const auto& image : list()) {
+      if (!image.names.empty() || used.contains(image.layer)) continue;
+      (void)::unlink(file_of(image.digest).c_str());
+      removed.digests.push_back(image.digest);
+    }
+  }
+  free_layers(in_use, removed);
+  return removed;
+}
+
+}  // namespace hutch::sandbox
