@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -11,6 +12,7 @@
 #include "base/error.h"
 #include "base/sys.h"
 #include "cli/commands.h"
+#include "runtime/tree_process.h"
 #include "sandbox/bases.h"
 #include "sandbox/store.h"
 
@@ -107,6 +109,12 @@ std::vector<Verb> verbs_of_the_host() {
        "show, make or delete the folders that outlive sandboxes",
        {"size=", "config=", "json"},
        cli::volume},
+      {"template",
+       "ls|rm NAME...|export NAME FILE|import FILE [--name NAME] [--overwrite] [--config FILE] [--json]",
+       "list and remove saved states of sandboxes, or carry one to another machine as a file; FILE - is a "
+       "pipe",
+       {"name=", "overwrite", "config=", "json"},
+       cli::templates},
       {"bench",
        "[--quick|--long] [--only NAME,...] [--peers FILE] [--json FILE]",
        "measure hutch as an MCP client sees it, the least this machine needs, and other programs",
@@ -175,6 +183,8 @@ int main(int argc, char** argv) {
       (void)sandbox::Bases(sandbox::home_of(argv[2])).collect();
       return 0;
     }
+    if (argc > 1 && std::string_view(argv[1]) == runtime::kTreeMode)
+      ::_exit(runtime::run_tree_process({argv + 2, argv + argc}));
     return run(argc, argv);
   } catch (const Error& e) {
     fmt::print(stderr, "hutch: {}\n", error_text(e));

@@ -16,6 +16,7 @@ int ls(const Options& options);
 int image(const Options& options);
 int info(const Options& options);
 int rm(const Options& options);
+int templates(const Options& options);
 int stats(const Options& options);
 int volume(const Options& options);
 int run_bench(const Options& options);

@@ -29,10 +29,10 @@ void set_value(Options& options, const std::string& name, const std::string& val
 }
 
 void set_flag(Options& options, const std::string& name) {
-  const std::map<std::string, bool*> flags = {{"json", &options.json},  {"quick", &options.quick},
-                                              {"long", &options.full},  {"i", &options.interactive},
-                                              {"t", &options.terminal}, {"all", &options.all},
-                                              {"f", &options.force},    {"watch", &options.watch}};
+  const std::map<std::string, bool*> flags = {
+      {"json", &options.json},     {"quick", &options.quick}, {"long", &options.full},
+      {"i", &options.interactive}, {"t", &options.terminal},  {"all", &options.all},
+      {"f", &options.force},       {"watch", &options.watch}, {"overwrite", &options.overwrite}};
   *flags.at(name) = true;
 }
 

@@ -14,9 +14,9 @@ struct Options {
   std::vector<std::string> env;                            // each NAME=VALUE
   std::optional<std::string> json_file, only, peers_file;  // of `hutch bench`
   bool json = false, quick = false, full = false, help = false;
-  bool interactive = false, terminal = false;      // -i, -t
-  bool all = false, force = false, watch = false;  // force: -f
-  std::vector<std::string> words;                  // what is no option; after `--` everything
+  bool interactive = false, terminal = false;                         // -i, -t
+  bool all = false, force = false, watch = false, overwrite = false;  // force: -f
+  std::vector<std::string> words;  // what is no option; after `--` everything
 };
 
 /// Throws Error(invalid_argument) on an option that the verb does not know. `allowed`: names without dashes;

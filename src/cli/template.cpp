@@ -1,0 +1,150 @@
+#include <fcntl.h>
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/sys.h"
+#include "cli/commands.h"
+#include "cli/print.h"
+#include "sandbox/template_archive.h"
+
+namespace hutch::cli {
+
+namespace {
+
+using nlohmann::json;
+using sandbox::LayerStore;
+using sandbox::Template;
+using sandbox::TemplateStore;
+
+/// A line on a terminal that is written again and again.
+class Progress {
+ public:
+  explicit Progress(const char* what) : what_(what), shown_(::isatty(STDERR_FILENO) == 1) {}
+  ~Progress() {
+    if (last_ > 0) fmt::print(stderr, "\r\033[K");
+  }
+  void operator()(uint64_t bytes) {
+    constexpr uint64_t kStep = 16u << 20;
+    if (!shown_ || bytes < last_ + kStep) return;
+    last_ = bytes;
+    fmt::print(stderr, "\r{} {} MiB", what_, bytes >> 20);
+  }
+
+ private:
+  const char* what_;
+  bool shown_;
+  uint64_t last_ = 0;
+};
+
+json described(const Template& one) {
+  return {{"name", one.name},
+          {"description", one.description},
+          {"parent", one.parent},
+          {"image", one.base.image},
+          {"layers", one.base.layers},
+          {"size_bytes", one.size_bytes},
+          {"created_at", one.created_at},
+          {"hutch_version", one.hutch_version}};
+}
+
+int list_templates(const TemplateStore& store, bool as_json) {
+  json report = json::array();
+  std::vector<std::vector<std::string>> rows{{"NAME", "MIB", "LAYERS", "CREATED", "PARENT"}};
+  for (const Template& one : store.list()) {
+    report.push_back(described(one));
+    rows.push_back({one.name, std::to_string(one.size_bytes >> 20), std::to_string(one.base.layers.size()),
+                    fmt::format("{:%Y-%m-%d %H:%M}", fmt::localtime(one.created_at)),
+                    one.parent.empty() ? "-" : one.parent});
+  }
+  if (as_json)
+    fmt::print("{}\n", json{{"templates", report}}.dump(2));
+  else
+    fmt::print("{}", rows.size() == 1 ? "there is no template\n" : columns(rows));
+  return 0;
+}
+
+int remove_templates(const TemplateStore& store, const std::vector<std::string>& names, bool as_json) {
+  for (const auto& name : names) (void)store.find(name);
+  for (const auto& name : names) {
+    store.remove(name);
+    if (!as_json) fmt::print("removed {}\n", name);
+  }
+  if (as_json) fmt::print("{}\n", json{{"removed", names}}.dump(2));
+  return 0;
+}
+
+int export_one(LayerStore& layers, const TemplateStore& store, const std::vector<std::string>& words,
+               bool as_json) {
+  const Template one = store.find(words[0]);
+  const std::string& path = words[1];
+  const bool to_pipe = path == "-";
+  if (to_pipe && ::isatty(STDOUT_FILENO) == 1)
+    throw Error(Errc::invalid_argument, "an archive is nothing for a terminal")
+        .hint("hutch template export NAME FILE, or `| ssh HOST hutch template import -`");
+  sandbox::ExportedTemplate done;
+  {
+    Progress progress("exported");
+    done = to_pipe ? sandbox::export_template(layers, one, STDOUT_FILENO, std::ref(progress))
+                   : sandbox::export_template_file(layers, one, path, std::ref(progress));
+  }
+  if (done.left_out > 0) fmt::print(stderr, "{} devices are left out\n", done.left_out);
+  if (to_pipe) return 0;
+  if (as_json)
+    fmt::print("{}\n",
+               json{{"template", one.name}, {"bytes", done.bytes}, {"left_out", done.left_out}}.dump(2));
+  else
+    fmt::print("exported {} to {}\n", one.name, path);
+  return 0;
+}
+
+int import_one(LayerStore& layers, const TemplateStore& store, const Options& options) {
+  const std::string& path = options.words[1];
+  const UniqueFd file = path == "-" ? UniqueFd() : sys::open(path, O_RDONLY);
+  sandbox::ImportedTemplate done;
+  {
+    Progress progress("imported");
+    done = during("importing " + path, [&] {
+      return sandbox::import_template(layers, store, file ? file.get() : STDIN_FILENO,
+                                      options.name.value_or(""), options.overwrite, std::ref(progress));
+    });
+  }
+  if (options.json) {
+    json report = described(done.made);
+    report["owners_lost"] = done.owners_lost;
+    report["attributes_dropped"] = done.attributes_dropped;
+    fmt::print("{}\n", report.dump(2));
+    return 0;
+  }
+  fmt::print("imported {}, {} MiB\n", done.made.name, done.made.size_bytes >> 20);
+  if (done.owners_lost > 0)
+    fmt::print(
+        "{} files had other owners and belong to root inside: only a server that is root can keep them\n",
+        done.owners_lost);
+  if (done.attributes_dropped > 0)
+    fmt::print("{} extended attributes are dropped that no template may have\n", done.attributes_dropped);
+  return 0;
+}
+
+}  // namespace
+
+int templates(const Options& options) {
+  const auto& words = options.words;
+  const std::string verb = words.empty() ? "" : words[0];
+  const std::vector<std::string> rest(words.begin() + (words.empty() ? 0 : 1), words.end());
+  const std::string home = load_settings(options).config.home;
+  const TemplateStore store(home);
+  LayerStore layers(home);
+  ::signal(SIGPIPE, SIG_IGN);
+  if (verb == "ls" && rest.empty()) return list_templates(store, options.json);
+  if (verb == "rm" && !rest.empty()) return remove_templates(store, rest, options.json);
+  if (verb == "export" && rest.size() == 2) return export_one(layers, store, rest, options.json);
+  if (verb == "import" && rest.size() == 1) return import_one(layers, store, options);
+  throw Error(Errc::invalid_argument, "hutch template ls, rm NAME..., export NAME FILE or import FILE")
+      .hint("hutch template --help");
+}
+
+}  // namespace hutch::cli
