@@ -23,10 +23,11 @@ SandboxView view_of(const sandbox::Description& about, std::string_view state) {
                  .disk = {about.limits.disk_bytes},
                  .shm = {about.limits.shm_bytes}};
   view.workdir = about.workdir;
-  view.user = "root";
+  view.user = about.user.empty() ? "root" : about.user;
   view.writable_paths = {"/"};
   for (const auto& volume : about.volumes)
     view.volumes.push_back({volume.name, volume.target, volume.read_only, {volume.size_bytes}, {}});
+  if (!about.user.empty()) view.writable_paths = {about.workdir, "/tmp", "/var/tmp", "/dev/shm"};
   if (about.has_end()) view.expires_at = iso_time(about.expires_at);
   view.idle_timeout_s = about.idle_timeout.count();
   view.warm = about.warm;
@@ -44,8 +45,9 @@ std::string text_of(const SandboxView& view) {
       fmt::format("limits: memory {}, cpus {}, pids {}, disk {}, open files {}, /dev/shm {}\n",
                   to_string(view.limits.memory), view.limits.cpus, view.limits.pids,
                   to_string(view.limits.disk), view.limits.open_files, to_string(view.limits.shm));
-  text += fmt::format("works in {} as {} inside (no power outside); every path can be written\n",
-                      view.workdir, view.user);
+  text += fmt::format(
+      "works in {} as {} inside (no power outside); {} can be written\n", view.workdir, view.user,
+      view.user == "root" ? "every path" : fmt::format("{}", fmt::join(view.writable_paths, ", ")));
   for (const auto& volume : view.volumes)
     text +=
         fmt::format("{} is the volume {} of {}{}{}\n", volume.target, volume.name, to_string(volume.size),
@@ -83,8 +85,10 @@ void add_sandbox_create(mcp::ToolRegistry& registry, Services& services) {
       [&services](const SandboxCreateArgs& args, mcp::CallContext& context) {
         sandbox::CreateRequest request{.profile = args.profile,
                                        .name = args.name,
+                                       .runtime = args.runtime,
                                        .workdir = args.workdir,
-                                       .template_name = args.template_name, .image = args.image};
+                                       .template_name = args.template_name,
+                                       .image = args.image};
         if (args.memory) request.memory_bytes = args.memory->value;
         request.cpus = args.cpus;
         request.pids = args.pids;

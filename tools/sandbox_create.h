@@ -13,7 +13,7 @@
 namespace hutch::tools {
 
 struct SandboxCreateArgs {
-  std::string profile, name, template_name, image;
+  std::string profile, name, runtime, template_name, image;
   std::optional<Bytes> memory;
   std::optional<double> cpus;
   std::optional<int64_t> pids;
@@ -30,6 +30,7 @@ struct SandboxCreateArgs {
     v.optional("template", template_name, "From sandbox_create_template.", {.max = 64});
     v.optional("image", image, "Root file system instead of the host's, such as python:3.12.", {.max = 500});
     v.optional("name", name, "Usable as sandbox_id.", {.max = 64});
+    v.optional("runtime", runtime, "auto, crun, runc, runsc (gVisor).", {.max = 200});
     v.optional("memory", memory, "Memory limit (default 1g); no swap.", {.min = 16 << 20});
     v.optional("cpus", cpus, "Processors (default 2).", {.min = 0.05, .max = 1024});
     v.optional("pids", pids, "Processes and threads (default 512).", {.min = 8, .max = 4'194'304});

@@ -29,7 +29,7 @@ SandboxListProfilesResult run(Services& services) {
     view.name = name;
     view.description = profile.description;
     view.is_default = name == config.default_profile;
-    view.runtime = profile.runtime != "auto" ? profile.runtime : config.oci.runtime;
+    view.runtime = config::runtime_of(config, profile);
     view.network = profile.network;
     view.limits = {.memory = settings.memory,
                    .cpus = settings.cpus,

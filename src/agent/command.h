@@ -81,7 +81,7 @@ class Command {
     size_t owed = 0;  // after the end of the main process: bytes that belong to the answer
   };
 
-  bool accepts(const wire::Exec& request, Services& services);
+  bool accepts(const wire::Exec& request, User& user, Services& services);
   const char* take(Spare spare, Services& services);
   const char* open_terminal(UniqueFd& theirs, Services& services);
   void fail_to_start(const char* step, Services& services);

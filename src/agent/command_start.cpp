@@ -20,8 +20,8 @@ void Command::start(const wire::Exec& request, uint32_t stream, Spare& spare, Se
   if (request.timeout_ms > 0 && request.timeout_ms < kForeverMs)
     timeout_at_ms_ = started_at_ms_ + request.timeout_ms;
   size_ = {request.rows, request.columns};
-  if (!accepts(request, services)) return release();
   Handover& handover = *spare.handover.get();
+  if (!accepts(request, handover.user, services)) return release();
   wire::FixedEncoder encoder(handover.request, sizeof handover.request);
   const_cast<wire::Exec&>(request).fields(encoder);
   handover.request_bytes = static_cast<uint32_t>(encoder.size());
@@ -35,15 +35,19 @@ void Command::fail_to_start(const char* step, Services& services) {
   release();
 }
 
-bool Command::accepts(const wire::Exec& request, Services& services) {
+bool Command::accepts(const wire::Exec& request, User& user, Services& services) {
   if (!store_.open(index_, request.log_path, {request.log_max_bytes, request.logs_max_bytes},
                    services.logs)) {
     services.channel.send_failed(stream_, ENAMETOOLONG, "exec: the path of the log");
     return false;
   }
-  if (!request.argv.packed.empty()) return true;
-  services.channel.send_failed(stream_, EINVAL, "exec: no command");
-  return false;
+  if (request.argv.packed.empty()) {
+    services.channel.send_failed(stream_, EINVAL, "exec: no command");
+    return false;
+  }
+  const char* problem = find_user(request.user, user);
+  if (problem != nullptr) services.channel.send_failed(stream_, errno, problem);
+  return problem == nullptr;
 }
 
 /// nullptr, or with errno the step that failed.
@@ -88,6 +92,7 @@ void Command::start_again(Services& services) {
   if (const char* step = spare.make(index_, services.poller, services.inherited); step != nullptr)
     return fail_to_start(step, services);
   lost_ = strays_gone_ = false;
+  spare.handover->user = handover_->user;
   spare.handover->request_bytes = handover_->request_bytes;
   std::memcpy(spare.handover->request, handover_->request, handover_->request_bytes);
   if (const char* step = take(std::move(spare), services); step != nullptr) fail_to_start(step, services);

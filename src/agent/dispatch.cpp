@@ -41,6 +41,7 @@ void Agent::on_request(const Frame& frame) {
   wire::Exec exec;
   wire::ReadFile read;
   wire::WriteFile write;
+  wire::MakeFolder folder;
   wire::ListFiles list;
   wire::ReadOutput output;
   switch (frame.header.type) {
@@ -52,6 +53,9 @@ void Agent::on_request(const Frame& frame) {
       return;
     case wire::Type::write_file:
       if (decode_request(frame, write, channel_)) files_.write(write, stream, services_);
+      return;
+    case wire::Type::make_folder:
+      if (decode_request(frame, folder, channel_)) files_.make_folder(folder, stream, services_);
       return;
     case wire::Type::list_files:
       if (decode_request(frame, list, channel_)) files_.list(list, stream, services_);

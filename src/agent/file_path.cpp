@@ -32,9 +32,17 @@ struct PathText {
   std::string_view view() const { return {text, size}; }
 };
 
+/// The user may put something else in its place before it is opened: see give_folder().
+bool make_one(int above, const char* name, const User& owner) {
+  if (mkdirat(above, name, 0755) != 0) return false;
+  const UniqueFd made(openat(above, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (made) (void)give_folder(made.get(), owner);
+  return true;
+}
+
 /// Each prefix of the path is resolved from the root, as the kernel will resolve the whole: walking with
 /// folder descriptors instead would read ".." and links differently.
-int make_folders(char* path) {
+int make_folders(char* path, const User& owner) {
   UniqueFd above(openat2(kRootFd, "/", kFolder, 0, kResolve));
   for (char* name = path; above;) {
     name += std::strspn(name, "/");
@@ -43,7 +51,7 @@ int make_folders(char* path) {
     const char kept = *end;
     *end = '\0';
     int fd = openat2(kRootFd, path, kFolder, 0, kResolve);
-    if (fd < 0 && errno == ENOENT && (mkdirat(above.get(), name, 0755) == 0 || errno == EEXIST)) {
+    if (fd < 0 && errno == ENOENT && (make_one(above.get(), name, owner) || errno == EEXIST)) {
       fd = openat2(kRootFd, path, kFolder, 0, kResolve);
     }
     above.reset(fd);
@@ -54,7 +62,7 @@ int make_folders(char* path) {
 }
 
 /// Splits the last name off and opens what is before it.
-int open_parent(PathText& path, bool make_parents, Place& place) {
+int open_parent(PathText& path, const User* makes_parents, Place& place) {
   const size_t slash = path.view().rfind('/');
   const std::string_view name = path.view().substr(slash + 1);
   if (name.empty() || name == "." || name == "..") return EISDIR;
@@ -62,8 +70,8 @@ int open_parent(PathText& path, bool make_parents, Place& place) {
   std::memcpy(place.name, name.data(), name.size() + 1);
   path.size = slash + 1;
   path.text[path.size] = '\0';
-  if (make_parents) {
-    if (const int error = make_folders(path.text); error != 0) return error;
+  if (makes_parents != nullptr) {
+    if (const int error = make_folders(path.text, *makes_parents); error != 0) return error;
   }
   place.folder.reset(openat2(kRootFd, path.text, kFolder, 0, kResolve));
   return place.folder ? 0 : errno;
@@ -80,12 +88,12 @@ int open_beneath(std::string_view path, uint64_t flags) {
   return openat2(kRootFd, text.text, flags | O_CLOEXEC, 0, kResolve);
 }
 
-int find_place(std::string_view requested, bool make_parents, Place& place) {
+int find_place(std::string_view requested, const User* makes_parents, Place& place) {
   constexpr int kMostLinks = 40;  // as in the kernel
   PathText path;
   if (const int error = path.set(requested); error != 0) return error;
   for (int links = 0; links <= kMostLinks; ++links) {
-    if (const int error = open_parent(path, make_parents, place); error != 0) return error;
+    if (const int error = open_parent(path, makes_parents, place); error != 0) return error;
     char target[PATH_MAX];
     const ssize_t size = readlinkat(place.folder.get(), place.name, target, sizeof target);
     if (size < 0) return errno == EINVAL || errno == ENOENT ? 0 : errno;  // no link, or nothing there yet
@@ -95,6 +103,14 @@ int find_place(std::string_view requested, bool make_parents, Place& place) {
     if (error != 0) return error;
   }
   return ELOOP;
+}
+
+int make_folder(std::string_view requested, const User& owner) {
+  PathText path;
+  if (const int error = path.set(requested); error != 0) return error;
+  if (const int error = make_folders(path.text, owner); error != 0) return error;
+  const UniqueFd folder(open_beneath(requested, O_RDONLY | O_DIRECTORY));
+  return folder ? give_folder(folder.get(), owner) : errno;
 }
 
 }  // namespace hutch::agent

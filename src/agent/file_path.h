@@ -3,6 +3,7 @@
 #include <climits>
 #include <string_view>
 
+#include "agent/user.h"
 #include "base/unique_fd.h"
 
 /// Paths of requests, resolved by the kernel beneath the sandbox's root and never through /proc links.
@@ -19,7 +20,11 @@ struct Place {
 int open_beneath(std::string_view path, uint64_t flags);
 
 /// Follows symbolic links up to the file itself, which need not exist: so writing through a link changes
-/// the link's target. 0 or an errno.
-int find_place(std::string_view path, bool make_parents, Place& place);
+/// the link's target. `makes_parents`: whose folders are that are made on the way; nullptr: none are. 0 or an
+/// errno.
+int find_place(std::string_view path, const User* makes_parents, Place& place);
+
+/// A folder and those above it; `owner` gets what is made. 0 or an errno.
+int make_folder(std::string_view path, const User& owner);
 
 }  // namespace hutch::agent

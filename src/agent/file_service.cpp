@@ -9,6 +9,7 @@
 #include <climits>
 #include <cstring>
 
+#include "agent/close_from.h"
 #include "agent/file_list.h"
 #include "agent/sys.h"
 
@@ -53,7 +54,7 @@ void FileStream::start_list(const wire::ListFiles& request, Services& services) 
   if (pid < 0) return fail(errno, "fork", {}, services);
   if (pid == 0) {
     if (fds[1] != kControlFd) dup3(fds[1], kControlFd, O_CLOEXEC);
-    close_range(kControlFd + 1, ~0U, 0);
+    close_from(kControlFd + 1);
     close(kHostInFd);
     close(kHostOutFd);
     prctl(PR_SET_NAME, "hutch-list");
@@ -184,6 +185,15 @@ void FileService::write(const wire::WriteFile& request, uint32_t stream, Service
 
 void FileService::list(const wire::ListFiles& request, uint32_t stream, Services& services) {
   if (FileStream* slot = take_slot(stream, services)) slot->start_list(request, services);
+}
+
+void FileService::make_folder(const wire::MakeFolder& request, uint32_t stream, Services& services) {
+  User owner;
+  if (const char* problem = find_user(request.user, owner); problem != nullptr)
+    return services.channel.send_failed(stream, errno, problem);
+  if (const int error = agent::make_folder(request.path, owner); error != 0)
+    return services.channel.send_failed(stream, error, "make the folder");
+  services.channel.send(wire::Type::done, stream);
 }
 
 void FileService::on_frame(const Frame& frame, Services& services) {

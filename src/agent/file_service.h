@@ -13,6 +13,8 @@ class FileService {
   void read(const wire::ReadFile& request, uint32_t stream, Services& services);
   void write(const wire::WriteFile& request, uint32_t stream, Services& services);
   void list(const wire::ListFiles& request, uint32_t stream, Services& services);
+  /// Answered at once.
+  void make_folder(const wire::MakeFolder& request, uint32_t stream, Services& services);
   /// A frame for a stream that has() knows.
   void on_frame(const Frame& frame, Services& services);
 

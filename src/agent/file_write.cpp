@@ -24,7 +24,11 @@ void FileStream::start_write(const wire::WriteFile& request, Services& services)
   using Write = wire::WriteFile;
   options_ = request.options;
   expected_ = request.expected;
-  int error = find_place(request.path, (options_ & Write::kMakeParents) != 0, place_);
+  User owner;
+  if (const char* problem = find_user(request.user, owner); problem != nullptr)
+    return fail(errno, problem, {}, services);
+  const bool make_parents = (options_ & Write::kMakeParents) != 0;
+  int error = find_place(request.path, make_parents ? &owner : nullptr, place_);
   if (error != 0) return fail(error, "write ", request.path, services);
 
   struct stat status;
@@ -41,9 +45,9 @@ void FileStream::start_write(const wire::WriteFile& request, Services& services)
 
   const bool append = (options_ & Write::kAppend) != 0;
   error = append ? open_for_append(request, exists) : make_temporary();
-  if (error == 0 && !append && exists) {
-    if (fchown(fd_.get(), status.st_uid, status.st_gid) != 0) error = errno;
-  }
+  if (!exists) status.st_uid = owner.uid, status.st_gid = owner.gid;
+  const bool changes_owner = exists ? !append : !owner.is_root();
+  if (error == 0 && changes_owner && fchown(fd_.get(), status.st_uid, status.st_gid) != 0) error = errno;
   kind_ = append ? Kind::append : Kind::write;  // from here on drop() removes the temporary file
   if (error != 0) return fail(error, "write ", request.path, services);
   services.channel.send(wire::Type::ready, stream_);

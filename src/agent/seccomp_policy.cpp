@@ -92,6 +92,12 @@ constexpr Rule kRefusedWhen[] = {
     {"ioctl", 1, {{1, kInt, TIOCSTI}}},    // types into the terminal (CVE-2017-5226)
     {"ioctl", 1, {{1, kInt, TIOCLINUX}}},  // pastes into a console
     {"prlimit64", 1, {{0, kInt, 1}}},      // a CPU limit of one second would end PID 1
+    // Nor is it stopped or killed where the kernel would let root do that: gVisor's.
+    {"kill", 1, {{0, kInt, 1}}},
+    {"tkill", 1, {{0, kInt, 1}}},
+    {"tgkill", 1, {{0, kInt, 1}}},
+    {"rt_sigqueueinfo", 1, {{0, kInt, 1}}},
+    {"rt_tgsigqueueinfo", 1, {{0, kInt, 1}}},
 };
 
 constexpr Call kPretendedMissing[] = {{"clone3"}};  // its flags lie in memory

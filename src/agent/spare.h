@@ -16,6 +16,7 @@ namespace hutch::agent {
 struct Handover {
   std::atomic<bool> taken;  // set by the supervisor before it starts the command: from then on never again
   uint32_t request_bytes;
+  User user;
   char request[wire::kMaxPayload];  // a wire::Exec
 };
 

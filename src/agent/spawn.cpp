@@ -27,20 +27,32 @@ struct Plan {
   const char* workdir = "/";
   bool terminal = false;
   std::string_view search_path = kDefaultPath;
+  const User* user = nullptr;
   Inherited inherited;
   SpawnResult result;  // written by the child: it runs in our memory until exec
 };
 
-/// The packed strings already end with NUL, so only the array of pointers has to be made.
-char** pointers(std::string_view packed) {
+/// The packed strings already end with NUL, so only the array of pointers has to be made; `spare` more fit
+/// in.
+char** pointers(std::string_view packed, size_t spare = 0) {
   const auto count = static_cast<size_t>(std::count(packed.begin(), packed.end(), '\0'));
-  auto** list = static_cast<char**>(calloc(count + 1, sizeof(char*)));
+  auto** list = static_cast<char**>(calloc(count + spare + 1, sizeof(char*)));
   if (list == nullptr) return nullptr;
   for (size_t i = 0, at = 0; i < count; ++i) {
     list[i] = const_cast<char*>(packed.data()) + at;
     at += std::strlen(list[i]) + 1;
   }
   return list;
+}
+
+/// Those that are not there yet.
+void add_variables(char** envp, const User& user) {
+  for (const char* variable : user.variables) {
+    const size_t name_bytes = std::strcspn(variable, "=") + 1;
+    char** at = envp;
+    while (*at != nullptr && std::strncmp(*at, variable, name_bytes) != 0) ++at;
+    if (*at == nullptr && *variable != '\0') *at = const_cast<char*>(variable);
+  }
 }
 
 /// Of two equal names the first counts, as in getenv.
@@ -93,6 +105,7 @@ int run_child(void* argument) noexcept {
   setsid();
   if (plan.terminal) ioctl(0, TIOCSCTTY, 0);
   setrlimit(RLIMIT_NOFILE, &plan.inherited.open_files);
+  if (!become(*plan.user)) fail(SpawnResult::Step::user, errno);
   if (chdir(plan.workdir) != 0) fail(SpawnResult::Step::chdir, errno);
   sigset_t none;
   sigemptyset(&none);
@@ -113,16 +126,18 @@ void OomScore::set(int wanted) const {
   (void)!pwrite(fd_.get(), text, static_cast<size_t>(end - text), 0);
 }
 
-SpawnResult spawn(const wire::Exec& request, const Inherited& inherited) {
+SpawnResult spawn(const wire::Exec& request, const User& user, const Inherited& inherited) {
   Plan plan;
   plan.argv = pointers(request.argv.packed);
-  plan.envp = pointers(request.env.packed);
+  plan.envp = pointers(request.env.packed, User::kVariables);
   // `workdir` lies between other fields of the frame and does not end with NUL.
   char* workdir = strndup(request.workdir.data(), request.workdir.size());
   if (plan.argv == nullptr || plan.envp == nullptr || workdir == nullptr) {
     return {-1, ENOMEM, SpawnResult::Step::fork};
   }
   if (*workdir != '\0') plan.workdir = workdir;
+  add_variables(plan.envp, user);
+  plan.user = &user;
   plan.search_path = search_path(plan.envp);
   plan.terminal = (request.options & wire::Exec::kTerminal) != 0;
   plan.inherited = inherited;

@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
+#include "agent/user.h"
 #include "base/unique_fd.h"
 #include "wire/messages.h"
 
@@ -16,7 +17,7 @@ struct Inherited {
 };
 
 struct SpawnResult {
-  enum class Step { none, fork, chdir, exec };
+  enum class Step { none, fork, user, chdir, exec };
   pid_t pid = -1;  // only without an error
   int error = 0;
   Step step = Step::none;
@@ -38,7 +39,8 @@ class OomScore {
 };
 
 /// The process gets descriptors 0, 1, 2 of the caller and nothing else: all others must be close-on-exec.
-/// It is the leader of a session of its own, with default signals, an empty mask and the caller's oom score.
-SpawnResult spawn(const wire::Exec& request, const Inherited& inherited);
+/// It is the leader of a session of its own, with default signals, an empty mask and the caller's oom score,
+/// and has the powers of `user`. HOME, USER and LOGNAME are that one's unless the request says otherwise.
+SpawnResult spawn(const wire::Exec& request, const User& user, const Inherited& inherited);
 
 }  // namespace hutch::agent

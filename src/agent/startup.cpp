@@ -12,6 +12,7 @@
 #include <charconv>
 #include <cstring>
 
+#include "agent/close_from.h"
 #include "agent/seccomp_filter.h"
 #include "agent/sys.h"
 #include "base/unique_fd.h"
@@ -109,7 +110,7 @@ int read_oom_score_adj() {
 }  // namespace
 
 Inherited start_up(bool load_seccomp) {
-  close_range(3, ~0U, 0);
+  close_from(3);
   reset_signals();
   // From here on what runs inside cannot trace us, or read /proc/1/mem, fd or exe (CVE-2016-9962).
   if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) fail_closed("prctl PR_SET_DUMPABLE");

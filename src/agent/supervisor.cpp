@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "agent/close_from.h"
 #include "agent/proc_tree.h"
 #include "agent/sys.h"
 
@@ -159,7 +160,7 @@ void arrange_descriptors(const SupervisorEnds& ends) {
   if (ends.control != kControlFd) dup3(ends.control, kControlFd, O_CLOEXEC);
   close(kRootFd);
   close(kPtsFd);
-  close_range(kControlFd + 1, ~0U, 0);
+  close_from(kControlFd + 1);
 }
 
 int watch_children() {
@@ -199,6 +200,7 @@ void use_terminal(int terminal) {
   size_t size = 0;
   const auto add = [&](std::string_view part) { size += part.copy(text + size, sizeof text - size); };
   if (result.step == SpawnResult::Step::fork) add("fork");
+  if (result.step == SpawnResult::Step::user) add("become user "), add(request.user);
   if (result.step == SpawnResult::Step::chdir) add("chdir "), add(request.workdir);
   if (result.step == SpawnResult::Step::exec) add("exec "), add(name);
   tell({Report::Kind::failed, result.error}, {text, size});
@@ -232,7 +234,7 @@ void run_supervisor(const SupervisorEnds& ends, Handover& handover, const Inheri
   if ((request.options & wire::Exec::kMergeOutput) != 0) dup2(1, 2);
   prctl(PR_SET_NAME, "hutch-super");
   handover.taken = true;
-  const SpawnResult result = spawn(request, inherited);
+  const SpawnResult result = spawn(request, handover.user, inherited);
   if (result.error != 0) report_failure(result, request);
   tell({Report::Kind::started, result.pid});
   clean_up(has_input, std::move(score), handover);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <fcntl.h>
 #include <linux/openat2.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -39,7 +40,12 @@ inline int openat2(int folder, const char* path, uint64_t flags, uint64_t mode, 
     fd = static_cast<int>(retry_eintr([&] { return syscall(SYS_openat2, folder, path, &how, sizeof how); }));
     if (fd >= 0 || errno != EAGAIN) break;
   }
-  return fd;
+  if (fd >= 0 || errno != ENOSYS) return fd;
+  // gVisor: what runs there sees nothing of the host, and the root of PID 1 is the sandbox's. Of links only
+  // the last one can be refused.
+  const int last = (resolve & RESOLVE_NO_SYMLINKS) != 0 ? O_NOFOLLOW : 0;
+  return static_cast<int>(
+      retry_eintr([&] { return openat(folder, path, static_cast<int>(flags) | last, mode); }));
 }
 
 /// A time past this is never; it keeps sums of times from overflowing.

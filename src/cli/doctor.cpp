@@ -32,7 +32,7 @@ Check host() {
 std::vector<Check> runtimes(const runtime::CgroupHost& cgroups) {
   std::vector<Check> out;
   bool any = false;
-  for (const auto& candidate : runtime::make_runtimes(cgroups)) {
+  for (const auto& candidate : runtime::make_runtimes(cgroups, "every")) {
     const auto probe = candidate->probe();
     any = any || probe.usable;
     out.push_back({"runtime " + std::string(candidate->name()), probe.usable, probe.detail, probe.hint});

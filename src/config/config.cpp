@@ -15,6 +15,15 @@ void override_with(const std::optional<T>& value, T& target) {
 
 }  // namespace
 
+const std::string& runtime_of(const Config& config, const Profile& profile) {
+  return profile.runtime != "auto" ? profile.runtime : config.oci.runtime;
+}
+
+std::string user_of(const Profile& profile) {
+  const bool root = profile.user == "root" || profile.user == "0" || profile.user == "0:0";
+  return root ? "" : profile.user;
+}
+
 SandboxDefaults settings_of(const Config& config, const std::string& profile) {
   const auto it = config.profiles.find(profile);
   if (it == config.profiles.end()) {

@@ -202,9 +202,10 @@ struct Oci {
 
   template <class V>
   void describe(V& v) {
-    v.optional("runtime", runtime,
-               "`auto` (crun, else runc), `crun`, `runc`, or the absolute path of an OCI runtime with their "
-               "arguments.");
+    v.optional(
+        "runtime", runtime,
+        "`auto` (crun, else runc), `crun`, `runc`, `runsc` (gVisor), or the absolute path of an OCI runtime "
+        "with their arguments.");
   }
 };
 
@@ -244,6 +245,7 @@ struct Profile {
   std::optional<Bytes> disk, shm;
   std::map<std::string, std::string> env;
   std::string workdir = "/workspace";
+  std::string user;
   std::vector<std::string> host_paths;
   std::string image, template_name;
   std::string storage = "disk";
@@ -254,7 +256,8 @@ struct Profile {
   template <class V>
   void describe(V& v) {
     v.optional("description", description, "For the model: when to take this profile.", {.max = 500});
-    v.optional("runtime", runtime, "What isolates the sandbox; `auto` takes the first usable one.");
+    v.optional("runtime", runtime,
+               "What isolates the sandbox: one of those of `oci.runtime`; `auto` is the one there.");
     v.optional("memory", memory, "Memory; no swap.", {.min = 16 << 20});
     v.optional("cpus", cpus, "Processors, at most those of the host.", {.min = 0.05, .max = 1024});
     v.optional("pids", pids, "Processes and threads.", {.min = 8, .max = 4'194'304});
@@ -263,6 +266,11 @@ struct Profile {
     v.optional("shm", shm, "Size of /dev/shm.");
     v.optional("env", env, "Environment variables of every command.");
     v.optional("workdir", workdir, "Folder in which commands start.");
+    v.optional(
+        "user", user,
+        "Who commands run as: a name of the sandbox's /etc/passwd or a number, `user` or `user:group`; left "
+        "out: root.",
+        {.max = 128});
     v.optional("host_paths", host_paths,
                "Host folders that are visible inside, read-only; `~/` is the home folder.");
     v.optional("image", image,
@@ -326,6 +334,12 @@ struct Config {
     v.optional("profiles", profiles, "Named kinds of sandboxes. `default` always exists.");
   }
 };
+
+/// What isolates the profile's sandboxes, by name, path or `auto`.
+const std::string& runtime_of(const Config& config, const Profile& profile);
+
+/// Who commands of the profile run as; empty = root, however it says that.
+std::string user_of(const Profile& profile);
 
 /// `sandbox` with what the profile overrides. Throws Error(not_found) that names the profiles there are.
 SandboxDefaults settings_of(const Config& config, const std::string& profile);

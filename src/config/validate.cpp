@@ -35,14 +35,22 @@ class Validator {
     if (!value.starts_with('/')) fail(path, fmt::format("must be an absolute path, got '{}'", value));
   }
 
+  void runtime(const std::string& path, const std::string& value) {
+    const bool named = std::ranges::find(kOciRuntimes, value) != kOciRuntimes.end();
+    if (!named && !value.starts_with('/'))
+      fail(path, fmt::format("must be auto, crun, runc, runsc or an absolute path, got '{}'", value));
+  }
+
   void profile(const std::string& name, const Profile& profile) {
     const std::string path = "profiles." + name;
+    runtime(path + ".runtime", profile.runtime);
     // The name is also part of variables (HUTCH_PROFILES__<NAME>__…) and of labels.
     if (name.empty() || name.size() > 40 ||
         name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-") != name.npos ||
         name.find("__") != name.npos)
       fail(path, "is no name for a profile: at most 40 of a-z, 0-9, - and single _");
     absolute(path + ".workdir", profile.workdir);
+    user(path + ".user", profile.user);
     for (size_t i = 0; i < profile.host_paths.size(); ++i)
       absolute(fmt::format("{}.host_paths[{}]", path, i), profile.host_paths[i]);
     for (size_t i = 0; i < profile.volumes.size(); ++i)
@@ -51,6 +59,14 @@ class Validator {
       if (key.empty() || key.find('=') != key.npos || key.find('\0') != key.npos ||
           value.find('\0') != value.npos)
         fail(fmt::format("{}.env.{}", path, key), "is no environment variable");
+  }
+
+  /// Whether there is such a one is for the sandbox to say.
+  void user(const std::string& path, const std::string& value) {
+    const bool printable = std::ranges::all_of(value, [](unsigned char c) { return c > ' ' && c != 0x7f; });
+    const bool whole = !value.starts_with(':') && !value.ends_with(':');
+    if (!printable || !whole || std::ranges::count(value, ':') > 1)
+      fail(path, fmt::format("must be a user, or a user and a group with ':' between them, got '{}'", value));
   }
 
   void default_profile() {
@@ -107,10 +123,7 @@ void validate(const LoadedConfig& loaded) {
   const Config& config = loaded.config;
   Validator check(loaded);
   check.absolute("home", config.home);
-  const std::string& oci = config.oci.runtime;
-  if (!oci.starts_with('/') && std::find(kOciRuntimes.begin(), kOciRuntimes.end(), oci) == kOciRuntimes.end())
-    check.fail("oci.runtime",
-               fmt::format("must be auto, crun, runc, runsc or an absolute path, got '{}'", oci));
+  check.runtime("oci.runtime", config.oci.runtime);
   if (config.limits.log_max > config.limits.logs_max)
     check.fail("limits.log_max",
                fmt::format("must be at most limits.logs_max ({})", to_string(config.limits.logs_max)));

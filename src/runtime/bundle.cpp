@@ -54,14 +54,20 @@ json mounts(const SandboxSpec& spec, const BundleOptions& options) {
   json agent = mount(kAgentPath, "bind", {"bind", "ro", "nosuid", "nodev"});
   agent["source"] = options.agent;
   list.push_back(std::move(agent));
+  if (options.is_kernel) {  // gVisor covers an empty /tmp with a tmpfs unless it is told what is there
+    json tmp = mount("/tmp", "bind", {"bind", "rw", "nosuid", "nodev"});
+    tmp["source"] = options.root + "/tmp";
+    list.push_back(std::move(tmp));
+  }
   return list;
 }
 
-json namespaces(const std::string& user_namespace) {
+json namespaces(const std::string& user_namespace, bool make_user) {
   json list = json::array();
   for (const char* type : {"pid", "mount", "ipc", "uts", "network", "cgroup"})
     list.push_back({{"type", type}});
   if (!user_namespace.empty()) list.push_back({{"type", "user"}, {"path", user_namespace}});
+  if (make_user) list.push_back({{"type", "user"}});
   return list;
 }
 
@@ -84,18 +90,22 @@ std::string bundle_config(const SandboxSpec& spec, const BundleOptions& options)
         {"capabilities",
          {{"bounding", kCapabilities}, {"effective", kCapabilities}, {"permitted", kCapabilities}}}}},
       {"linux",
-       {{"namespaces", namespaces(options.user_namespace)},
+       {{"namespaces", namespaces(options.user_namespace, options.is_kernel && spec.first_id != 0)},
         {"maskedPaths", kMaskedPaths},
         {"readonlyPaths", kReadonlyPaths}}},
   };
   // No `seccomp` here: the agent loads its own precompiled filter before it answers anything, which is the
   // same on every runtime and spares libseccomp's compilation at each start (about 3 ms of crun's 9).
   json& linux = config["linux"];
-  if (!options.user_namespace.empty()) {  // runc 1.1 wants the ids also of a namespace that it joins
+  if (spec.first_id != 0) {  // runc 1.1 wants the ids also of a namespace that it joins
     const json map = json::array({{{"containerID", 0}, {"hostID", spec.first_id}, {"size", 65536}}});
     linux["uidMappings"] = map;
     linux["gidMappings"] = map;
   }
+  if (options.is_kernel)
+    for (const auto& [type, value] :
+         {std::pair("RLIMIT_NOFILE", spec.limits.open_files), {"RLIMIT_CORE", 0ul}})
+      config["process"]["rlimits"].push_back({{"type", type}, {"hard", value}, {"soft", value}});
   if (!options.cgroups_path.empty()) linux["cgroupsPath"] = options.cgroups_path;
   return config.dump();
 }

@@ -12,6 +12,7 @@ struct BundleOptions {
   std::string root, agent;
   std::string cgroups_path;    // empty = the runtime leaves cgroups alone
   std::string user_namespace;  // to join; empty = the runtime is in it already
+  bool is_kernel = false;      // see OciDialect
 };
 std::string bundle_config(const SandboxSpec& spec, const BundleOptions& options);
 

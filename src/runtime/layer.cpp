@@ -206,15 +206,27 @@ Layer make_layer(const SandboxSpec& spec) {
 void drop_layer(const std::string& sandbox_folder, const DiskId& disk, pid_t pid) noexcept {
   struct stat st {};
   if (::stat(layer_image(sandbox_folder).c_str(), &st) != 0) return;
-  if (layer_bytes(sandbox_folder, pid) > static_cast<uint64_t>(st.st_blocks) * 512 + kDropBytes)
+  if (layer_bytes(sandbox_folder, pid, disk) > static_cast<uint64_t>(st.st_blocks) * 512 + kDropBytes)
     drop_unwritten(disk);
 }
 
-uint64_t layer_bytes(const std::string& sandbox_folder, pid_t pid) noexcept {
-  if (sys::exists(layer_folder(sandbox_folder))) return sys::tree_bytes(layer_folder(sandbox_folder));
+uint64_t used_bytes(pid_t pid, const std::optional<DiskId>& disk) noexcept {
   struct statfs fs {};  // an overlay tells of its upper layer
   if (::statfs(fmt::format("/proc/{}/root/", pid).c_str(), &fs) != 0) return 0;
+  if (static_cast<unsigned long>(fs.f_type) != OVERLAYFS_SUPER_MAGIC) {
+    try {
+      if (!disk || ::fstatfs(open_disk_image(*disk).get(), &fs) != 0) return 0;
+    } catch (const Error&) {
+      return 0;
+    }
+  }
   return (fs.f_blocks - fs.f_bfree) * static_cast<uint64_t>(fs.f_bsize);
+}
+
+uint64_t layer_bytes(const std::string& sandbox_folder, pid_t pid,
+                     const std::optional<DiskId>& disk) noexcept {
+  if (sys::exists(layer_folder(sandbox_folder))) return sys::tree_bytes(layer_folder(sandbox_folder));
+  return used_bytes(pid, disk);
 }
 
 }  // namespace hutch::runtime

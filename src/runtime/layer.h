@@ -47,7 +47,12 @@ std::vector<std::string> tidy_layer(const std::string& folder, const ImageDevice
 /// Before the agent `pid` is killed: see drop_unwritten(), where it is worth it.
 void drop_layer(const std::string& sandbox_folder, const DiskId& disk, pid_t pid) noexcept;
 
-/// Bytes that its files take; `pid` is the agent's.
-uint64_t layer_bytes(const std::string& sandbox_folder, pid_t pid) noexcept;
+/// Bytes in use on the file system that its files lie on; `pid` is the agent's, whose root tells of it, or,
+/// where that is not the sandbox's (gVisor's processes), the disk. 0: it cannot be told.
+uint64_t used_bytes(pid_t pid, const std::optional<DiskId>& disk) noexcept;
+
+/// Bytes that its files take.
+uint64_t layer_bytes(const std::string& sandbox_folder, pid_t pid,
+                     const std::optional<DiskId>& disk) noexcept;
 
 }  // namespace hutch::runtime

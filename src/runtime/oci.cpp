@@ -16,7 +16,33 @@
 
 namespace hutch::runtime {
 
+/// One that is none of these is taken for a runc.
+struct OciDialect {
+  std::string_view name;
+  std::vector<std::string> options = {};
+  // It writes the number to any path. Others write it to a file of another name first and rename that, which
+  // takes a folder.
+  bool writes_pid_anywhere = false;
+  bool wants_own_cgroup = true;  // one below ours
+  // gVisor: a kernel of its own in a process of the host, which is not in the container's user namespace
+  // when that exists already, and has resource limits of its own.
+  bool is_kernel = false;
+};
+
 namespace {
+
+const OciDialect kDialects[] = {
+    // Told to leave cgroups alone: the stage process has joined ours. Its own move costs up to 8 ms.
+    {.name = "crun",
+     .options = {"--cgroup-manager=disabled"},
+     .writes_pid_anywhere = true,
+     .wants_own_cgroup = false},
+    {.name = "runsc",
+     .options = {"--platform=ptrace", "--network=none", "--ignore-cgroups"},
+     .wants_own_cgroup = false,
+     .is_kernel = true},
+    {.name = "runc"},
+};
 
 std::string base_name(const std::string& path) {
   return path.substr(path.rfind('/') + 1);
@@ -167,8 +193,8 @@ std::string own_cgroup_path(const SandboxSpec& spec, const CgroupHost& cgroups) 
 }
 
 /// What the bundle and the agent bring about or fail at; limits come on top.
-Isolation always_isolated(const SandboxSpec& spec, const Layer& layer) {
-  return {
+Isolation always_isolated(const SandboxSpec& spec, const Layer& layer, const Counts& counts, bool is_kernel) {
+  Isolation all{
       {"files",
        {true, "the host's programs are read-only; what is written goes to a layer of the sandbox's own"}},
       {"users",
@@ -178,7 +204,17 @@ Isolation always_isolated(const SandboxSpec& spec, const Layer& layer) {
       {"processes", {true, "own pid, ipc, uts, mount and cgroup namespaces; the agent is PID 1"}},
       {"system_calls", {true, "seccomp allow-list, no_new_privs, 11 capabilities over its own namespaces"}},
       {"disk", layer.size},
+      {"counts", counts.said},
   };
+  if (!is_kernel) return all;
+  all["system_calls"].detail = "answered by gVisor's kernel; " + all["system_calls"].detail;
+  all["counts"] = {true, "inotify, timers, message queues and namespaces are gVisor's own"};
+  all["kernel"] = {
+      true,
+      "gVisor's, in processes of the host: they count to memory and pids, and at these limits the "
+      "whole sandbox ends"};
+  all["agent"] = {false, "commands of root inside can imitate it; with a `user` in the profile they cannot"};
+  return all;
 }
 
 pid_t parse_pid(const std::string& text) {
@@ -191,13 +227,14 @@ pid_t parse_pid(const std::string& text) {
 
 }  // namespace
 
-bool OciRuntime::is_crun() const {
-  return base_name(program_) == "crun";
+const OciDialect& OciRuntime::dialect() const {
+  const std::string name = base_name(program_);
+  const auto* it = std::ranges::find(kDialects, name, &OciDialect::name);
+  return it != std::end(kDialects) ? *it : std::end(kDialects)[-1];
 }
 
-/// Others write the number to a file of another name first and rename that: it takes a folder.
 std::string OciRuntime::pid_file(const SandboxSpec& spec) const {
-  return is_crun() ? kStagePidFile : spec.folder + "/pid";
+  return dialect().writes_pid_anywhere ? kStagePidFile : spec.folder + "/pid";
 }
 
 /// The runtime's own files lie in the stage's file system and vanish with it: nothing of ours asks the
@@ -205,8 +242,7 @@ std::string OciRuntime::pid_file(const SandboxSpec& spec) const {
 std::vector<std::string> OciRuntime::command(const SandboxSpec& spec, const std::string& path,
                                              const std::string& state) const {
   std::vector<std::string> argv{path};
-  // crun is told to leave cgroups alone: the stage process has joined ours. Its own move costs up to 8 ms.
-  if (is_crun()) argv.push_back("--cgroup-manager=disabled");
+  for (const auto& option : dialect().options) argv.push_back(option);
   for (const std::string& word :
        {std::string("--root"), state, std::string("run"), std::string("--detach"), std::string("--pid-file"),
         pid_file(spec), std::string("--bundle"), state, spec.id})
@@ -231,7 +267,7 @@ StagePlan OciRuntime::plan(const SandboxSpec& spec, const std::string& program, 
   at.root = at.base + "/root";
   at.agent = at.base + "/view-agent/" + base_name(agent);
   const std::string state = at.base + "/runtime";
-  const bool own_group = !is_crun() && !spec.cgroup.folders().empty();
+  const bool own_group = dialect().wants_own_cgroup && !spec.cgroup.folders().empty();
 
   StagePlan plan;
   if (spec.first_id == 0) plan.enter_user_namespace(counts.caps);
@@ -249,7 +285,8 @@ StagePlan OciRuntime::plan(const SandboxSpec& spec, const std::string& program, 
                   bundle_config(spec, {.root = at.root,
                                        .agent = at.agent,
                                        .cgroups_path = own_group ? own_cgroup_path(spec, cgroups_) : "",
-                                       .user_namespace = users}));
+                                       .user_namespace = dialect().is_kernel ? "" : users,
+                                       .is_kernel = dialect().is_kernel}));
   plan.open_fd(0, spec.folder + "/" + std::string(kToAgent), "r");
   plan.open_fd(1, spec.folder + "/" + std::string(kFromAgent), "rw");
   plan.limit(RLIMIT_NOFILE, spec.limits.open_files);
@@ -268,11 +305,10 @@ Container OciRuntime::start(const SandboxSpec& spec, Clock::time_point deadline)
 
   Layer layer = make_layer(spec);
   Container container;
-  container.isolation = always_isolated(spec, layer);
-  container.disk = layer.disk;
   container.memory = std::move(layer.memory);
   const Counts counts = counts_of_sandbox(spec.first_id != 0);
-  container.isolation["counts"] = counts.said;
+  container.isolation = always_isolated(spec, layer, counts, dialect().is_kernel);
+  container.disk = layer.disk;
   Cgroup group = spec.cgroup;
   const auto limit = [&] {
     if (group.folders().empty()) {
@@ -323,11 +359,10 @@ void OciRuntime::attach_volumes(const Container& container, uint32_t first_id,
 
 std::vector<std::unique_ptr<Runtime>> make_runtimes(const CgroupHost& cgroups, const std::string& wanted) {
   std::vector<std::unique_ptr<Runtime>> out;
-  if (wanted != "auto") {
-    out.push_back(std::make_unique<OciRuntime>(wanted, cgroups));
-    return out;
-  }
-  for (const char* program : {"crun", "runc"}) out.push_back(std::make_unique<OciRuntime>(program, cgroups));
+  std::vector<std::string> programs{wanted};
+  if (wanted == "auto") programs = {"crun", "runc"};
+  if (wanted == "every") programs = {"crun", "runc", "runsc"};
+  for (auto& program : programs) out.push_back(std::make_unique<OciRuntime>(std::move(program), cgroups));
   return out;
 }
 

@@ -9,6 +9,9 @@
 
 namespace hutch::runtime {
 
+/// In what runtimes differ that understand the same command line.
+struct OciDialect;
+
 /// Sandboxes by an OCI runtime's command line: crun, runc, or one that understands the same arguments.
 class OciRuntime : public Runtime {
  public:
@@ -24,7 +27,7 @@ class OciRuntime : public Runtime {
                       const std::string& data_folder, Clock::time_point deadline) override;
 
  private:
-  bool is_crun() const;
+  const OciDialect& dialect() const;
   std::string pid_file(const SandboxSpec& spec) const;
   std::vector<std::string> command(const SandboxSpec& spec, const std::string& path,
                                    const std::string& state) const;

@@ -18,7 +18,7 @@ namespace hutch::runtime {
 
 namespace {
 
-constexpr std::string_view kLayoutVersion = "2";  // change it when the skeleton's content changes
+constexpr std::string_view kLayoutVersion = "3";  // change it when the skeleton's content changes
 
 /// What of the host's /etc is public and needed by programs in /usr. Nothing else of it is ever copied.
 constexpr std::array kEtcPaths = {"/etc/alternatives", "/etc/ca-certificates", "/etc/ca-certificates.conf",
@@ -31,13 +31,14 @@ constexpr std::array kProgramFolders = {"/bin", "/sbin", "/lib", "/lib32", "/lib
 struct Folder {
   const char* path;
   mode_t mode;
+  uid_t owner = 0;  // as inside
 };
 constexpr std::array kFolders = std::to_array<Folder>(
-    {{"etc", 0755},       {"etc/ssl", 0755}, {"dev", 0755},     {"home", 0755},      {"media", 0755},
-     {"mnt", 0755},       {"opt", 0755},     {"proc", 0555},    {"root", 0700},      {"run", 0755},
-     {"srv", 0755},       {"sys", 0555},     {"tmp", 01777},    {"usr", 0755},       {"var", 0755},
-     {"var/cache", 0755}, {"var/lib", 0755}, {"var/log", 0755}, {"var/spool", 0755}, {"var/tmp", 01777},
-     {"workspace", 0755}});
+    {{"etc", 0755},      {"etc/ssl", 0755},   {"dev", 0755},     {"home", 0755},    {"home/user", 0755, 1000},
+     {"media", 0755},    {"mnt", 0755},       {"opt", 0755},     {"proc", 0555},    {"root", 0700},
+     {"run", 0755},      {"srv", 0755},       {"sys", 0555},     {"tmp", 01777},    {"usr", 0755},
+     {"var", 0755},      {"var/cache", 0755}, {"var/lib", 0755}, {"var/log", 0755}, {"var/spool", 0755},
+     {"var/tmp", 01777}, {"workspace", 0755}});
 
 constexpr std::array kTextFiles = std::to_array<TextFile>(
     {{"etc/passwd",
@@ -125,6 +126,7 @@ void build_skeleton(const std::string& root) {
     const std::string path = root + "/" + folder.path;
     sys::make_dirs(path);
     ::chmod(path.c_str(), folder.mode);
+    if (folder.owner != 0 && ::geteuid() == 0) (void)::chown(path.c_str(), folder.owner, folder.owner);
   }
   for (const auto& file : kTextFiles) sys::write_file(root + "/" + file.path, file.text);
   make_link("../usr/lib/os-release", root + "/etc/os-release");

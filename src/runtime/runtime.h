@@ -91,7 +91,8 @@ class Runtime {
                               Clock::time_point deadline) = 0;
 };
 
-/// The only place that names every driver, best first. `wanted`: "auto", a name, or a path of an OCI runtime.
+/// The only place that names every driver, best first. `wanted`: "auto", a name, a path of an OCI runtime, or
+/// "every" that has a name.
 std::vector<std::unique_ptr<Runtime>> make_runtimes(const CgroupHost& cgroups,
                                                     const std::string& wanted = "auto");
 

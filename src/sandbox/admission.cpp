@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <thread>
 #include <tuple>
 #include <vector>
@@ -73,6 +74,21 @@ void check_caps(const config::Limits& caps, const std::optional<uint64_t>& memor
                    "limits.sandbox_pids");
 }
 
+/// Callers choose between the programs that hutch knows, and only where the configuration does not: a profile
+/// that says gVisor means it, and nobody starts a program of his own.
+std::string chosen_runtime(const config::Config& config, const config::Profile& profile,
+                           const std::string& asked) {
+  const std::string& own = config::runtime_of(config, profile);
+  if (asked.empty() || asked == "auto" || asked == own) return own;
+  constexpr std::array<std::string_view, 3> kKnown = {"crun", "runc", "runsc"};
+  if (std::ranges::find(kKnown, asked) == kKnown.end())
+    throw Error(Errc::invalid_argument, fmt::format("there is no runtime '{}'", asked.substr(0, 80)))
+        .hint("auto, crun, runc or runsc");
+  if (own == "auto" || own == "crun" || own == "runc") return asked;
+  throw Error(Errc::denied, fmt::format("the profile's runtime is '{}', and no other", own))
+      .hint("leave `runtime` out, or take another profile: see sandbox_list_profiles");
+}
+
 }  // namespace
 
 void check_name(const std::string& name, const char* whose) {
@@ -81,14 +97,19 @@ void check_name(const std::string& name, const char* whose) {
         .hint(std::string(kPlainNames));
 }
 
-std::map<std::string, std::string> base_environment() {
-  return {{"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-          {"HOME", "/root"},
-          {"USER", "root"},
-          {"LOGNAME", "root"},
-          {"SHELL", "/bin/bash"},
-          {"LANG", "C.UTF-8"},
-          {"TERM", "dumb"}};
+std::string user_of(const config::Profile& profile, const Base& base) {
+  if (!profile.user.empty() || ::geteuid() != 0) return config::user_of(profile);
+  return config::user_of({.user = base.user});
+}
+
+std::map<std::string, std::string> base_environment(const std::string& user) {
+  std::map<std::string, std::string> env{
+      {"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+      {"SHELL", "/bin/bash"},
+      {"LANG", "C.UTF-8"},
+      {"TERM", "dumb"}};
+  if (user.empty()) env.insert({{"HOME", "/root"}, {"USER", "root"}, {"LOGNAME", "root"}});
+  return env;
 }
 
 uint64_t host_memory_bytes() {
@@ -120,8 +141,10 @@ Description describe_new(const config::Config& config, const CreateRequest& requ
   Description about{
       .name = request.name,
       .profile = profile_name,
+      .runtime = chosen_runtime(config, profile, request.runtime),
       .workdir = absolute_workdir(request.workdir, profile.workdir, base),
-      .env = base_environment(),
+      .user = user_of(profile, base),
+      .env = base_environment(user_of(profile, base)),
       .labels = request.labels,
       .limits = limits,
       .ttl = std::chrono::seconds(request.ttl_s.value_or(settings.ttl_s)),
@@ -169,19 +192,22 @@ void check_enforced(const CreateRequest& request, const runtime::Isolation& isol
 }
 
 std::map<std::string, std::string> kinds_of(const config::Config& config) {
-  using Hard = std::tuple<std::string, std::vector<std::string>, std::string, std::string, int64_t, uint64_t,
-                          uint64_t>;
   const auto hard = [&](const std::string& name) {
     const config::Profile& p = config.profiles.at(name);
     const config::SandboxDefaults settings = config::settings_of(config, name);
-    return Hard(p.runtime, p.host_paths, p.storage, p.workdir, settings.open_files, settings.shm.value,
-                settings.disk.value);
+    return std::tuple(config::runtime_of(config, p), p.host_paths, p.storage, p.workdir, config::user_of(p),
+                      settings.open_files, settings.shm.value, settings.disk.value);
   };
-  std::map<Hard, std::string> first{{hard(config.default_profile), config.default_profile}};
+  std::map<decltype(hard("")), std::string> first{{hard(config.default_profile), config.default_profile}};
   std::map<std::string, std::string> kinds;
   for (const auto& [name, _] : config.profiles)
     kinds[name] = first.try_emplace(hard(name), name).first->second;
   return kinds;
+}
+
+bool is_of_its_kind(const config::Config& config, const Description& about) {
+  return about.runtime == config::runtime_of(config, config.profiles.at(about.profile)) &&
+         about.limits.disk_bytes == default_limits(config, about.profile).disk_bytes;
 }
 
 }  // namespace hutch::sandbox

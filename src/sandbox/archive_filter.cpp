@@ -47,7 +47,8 @@ ArchiveFilter::ArchiveFilter(const std::string& program, bool pack, int file)
   if (pack) argv.push_back(program_ == "zstd" ? "-T0" : "-n");
   sys::Pipe data = sys::pipe(), said = sys::pipe();
   const int theirs = (pack ? data.read_end : data.write_end).get();
-  process_ = hutch::Process::spawn({.argv = std::move(argv),
+  process_ =
+      hutch::Process::spawn({.argv = std::move(argv),
                              .env = {},
                              .stdio = {pack ? theirs : file, pack ? file : theirs, said.write_end.get()}});
   pipe_ = std::move(pack ? data.write_end : data.read_end);

@@ -37,8 +37,7 @@ std::set<std::string> Bases::layers_in_use() const {
   std::set<std::string> layers;
   for (const Record& record : all_records(layers_.home()))
     layers.insert(record.layers.begin(), record.layers.end());
-  for (const Template& one : templates_.list())
-    layers.insert(one.base.layers.begin(), one.base.layers.end());
+  for (const Template& one : templates_.list()) layers.insert(one.base.layers.begin(), one.base.layers.end());
   return layers;
 }
 

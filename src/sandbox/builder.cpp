@@ -23,9 +23,21 @@ constexpr auto kBuildTimeout = 30s, kAttachTimeout = 10s;
 /// An agent that does not answer by then is no use to anybody.
 constexpr auto kAdoptTimeout = 5s;
 
-/// An image need not have it.
-void make_workdir(Sandbox& sandbox, const std::string& workdir, const Base& base) {
-  if (workdir != "/workspace" || !base.host_files()) sandbox.make_folder(workdir);
+/// The one that every root file system of ours has is root's; an image need not have it.
+void make_workdir(Sandbox& sandbox, const config::Profile& profile, const Base& base,
+                  const std::string& user) {
+  if (profile.workdir != "/workspace" || !user.empty() || !base.host_files())
+    sandbox.make_folder(profile.workdir);
+}
+
+/// An ordinary user's server has one id for each of its sandboxes, its own.
+void check_user(const config::Profile& profile) {
+  if (config::user_of(profile).empty() || ::geteuid() == 0) return;
+  throw Error(Errc::unavailable,
+              fmt::format("commands cannot run as '{}': hutch does not run as root, so its sandboxes have no "
+                          "user but root",
+                          profile.user))
+      .hint("leave `user` out of the profile, or start hutch as root");
 }
 
 }  // namespace
@@ -127,7 +139,8 @@ void Builder::adopt(Entry& entry, WallClock::time_point last_used) {
   entry.cgroup.thaw();
   auto channel = Channel::take_over(io_.context(), folder);
   auto sandbox = std::make_shared<Sandbox>(
-      io_.context(), calls_, body_of(entry, record.about.limits, std::move(container), channel));
+      io_.context(), calls_,
+      body_of(entry, record.about.limits, record.about.user, std::move(container), channel));
   sandbox->restore({record.about, last_used, record.processes},
                    static_cast<uint64_t>(config_.sandbox.orphan_ttl_s) * 1000, Clock::now() + kAdoptTimeout);
   (void)sandbox->squeeze({});  // it may have been throttled when its server died
@@ -136,10 +149,11 @@ void Builder::adopt(Entry& entry, WallClock::time_point last_used) {
   entry.sandbox = std::move(sandbox);
 }
 
-Body Builder::body_of(const Entry& entry, const runtime::Limits& limits, runtime::Container container,
-                      std::shared_ptr<Channel> channel) const {
+Body Builder::body_of(const Entry& entry, const runtime::Limits& limits, const std::string& user,
+                      runtime::Container container, std::shared_ptr<Channel> channel) const {
   return {.id = entry.id,
           .runtime = entry.record.runtime,
+          .user = user,
           .limits = limits,
           .container = std::move(container),
           .cgroup = entry.cgroup,
@@ -149,13 +163,8 @@ Body Builder::body_of(const Entry& entry, const runtime::Limits& limits, runtime
           .logs_max_bytes = config_.limits.logs_max.value};
 }
 
-runtime::Runtime& Builder::runtime_of(const std::string& profile) {
-  const std::string& wanted = config_.profiles.at(profile).runtime;
-  return choose_runtime(wanted != "auto" ? wanted : config_.oci.runtime);
-}
-
-bool Builder::attaches_volumes(const std::string& profile) {
-  return runtime_of(profile).attaches_volumes();
+bool Builder::attaches_volumes(const std::string& runtime) {
+  return choose_runtime(runtime).attaches_volumes();
 }
 
 /// The record comes before the mounts: from here on nobody removes them.
@@ -168,17 +177,19 @@ std::vector<runtime::VolumeMount> Builder::open_volumes(Entry& entry, std::vecto
   return out;
 }
 
-void Builder::attach_volumes(Entry& entry, const std::string& profile, std::vector<AttachedVolume>& volumes) {
+void Builder::attach_volumes(Entry& entry, const std::string& runtime, std::vector<AttachedVolume>& volumes) {
   const auto mounts = open_volumes(entry, volumes, true);
-  runtime_of(profile).attach_volumes(entry.whole()->container(), entry.first_id, mounts, store_.home(),
-                                     Clock::now() + kAttachTimeout);
+  choose_runtime(runtime).attach_volumes(entry.whole()->container(), entry.first_id, mounts, store_.home(),
+                                         Clock::now() + kAttachTimeout);
 }
 
-void Builder::build(Entry& entry, const std::string& profile_name, const Base& base,
-                    const runtime::Limits& limits, std::vector<AttachedVolume>* volumes) {
+void Builder::build(Entry& entry, const Build& wanted, std::vector<AttachedVolume>* volumes) {
   const auto deadline = Clock::now() + kBuildTimeout;
-  const config::Profile& profile = config_.profiles.at(profile_name);
-  runtime::Runtime& runtime = runtime_of(profile_name);
+  const config::Profile& profile = config_.profiles.at(wanted.profile);
+  const Base& base = wanted.base;
+  const runtime::Limits& limits = wanted.limits;
+  check_user(profile);
+  runtime::Runtime& runtime = choose_runtime(wanted.runtime);
 
   // The record comes before everything that it names: after a crash at any point the rest can be found.
   if (::geteuid() == 0) entry.first_id = ids_.take();
@@ -220,9 +231,10 @@ void Builder::build(Entry& entry, const std::string& profile_name, const Base& b
       {.orphan_ttl_ms = static_cast<uint64_t>(config_.sandbox.orphan_ttl_s) * 1000, .ends_in_ms = 0},
       deadline);
   reap_orphans();  // the runtime's helpers, which are over when the agent answers
-  auto sandbox = std::make_shared<Sandbox>(io_.context(), calls_,
-                                           body_of(entry, limits, std::move(container), std::move(channel)));
-  make_workdir(*sandbox, profile.workdir, base);
+  const std::string user = user_of(profile, base);
+  auto sandbox = std::make_shared<Sandbox>(
+      io_.context(), calls_, body_of(entry, limits, user, std::move(container), std::move(channel)));
+  make_workdir(*sandbox, profile, base, user);
   const std::lock_guard lock(entry.mutex);
   entry.sandbox = std::move(sandbox);
 }

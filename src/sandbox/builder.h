@@ -58,17 +58,21 @@ class Builder {
   /// remove() ends it.
   std::shared_ptr<Entry> name_adopted(const Leftover& leftover);
   void adopt(Entry& entry, WallClock::time_point last_used);
-  /// Makes it whole: its agent has answered. `profile` tells runtime and hardening, `base` the root file
-  /// system, `limits` hold from the start. On an Error the entry holds whatever was made, for remove().
-  /// `volumes` are those that it cannot be given later.
-  void build(Entry& entry, const std::string& profile, const Base& base, const runtime::Limits& limits,
-             std::vector<AttachedVolume>* volumes = nullptr);
+  /// What one is built for. `profile` tells the hardening, `runtime` may be `auto`.
+  struct Build {
+    std::string profile, runtime;
+    Base base;
+    runtime::Limits limits;
+  };
+  /// Makes it whole: its agent has answered, its limits hold from the start. On an Error the entry holds
+  /// whatever was made, for remove(). `volumes` are those that it cannot be given later.
+  void build(Entry& entry, const Build& wanted, std::vector<AttachedVolume>* volumes = nullptr);
   /// Copies what the sandbox has written to a layer of its own. `lasts`: see LayerStore::finish().
   LayerStore::Finished seal(Entry& entry, bool lasts);
-  /// Whether sandboxes of the profile can be given volumes when they are whole.
-  bool attaches_volumes(const std::string& profile);
+  /// Whether sandboxes of the runtime can be given volumes when they are whole.
+  bool attaches_volumes(const std::string& runtime);
   /// Of one that has run nothing yet. Those that do not exist are made, and all are noted in its record.
-  void attach_volumes(Entry& entry, const std::string& profile, std::vector<AttachedVolume>& volumes);
+  void attach_volumes(Entry& entry, const std::string& runtime, std::vector<AttachedVolume>& volumes);
   /// Waits for its end and removes all of it. False when something stays behind, which the next server
   /// removes.
   bool remove(Entry& entry, Clock::time_point deadline, const sys::RemoveBounds& bounds);
@@ -99,12 +103,11 @@ class Builder {
 
  private:
   runtime::Runtime& choose_runtime(const std::string& wanted);
-  runtime::Runtime& runtime_of(const std::string& profile);
   std::vector<runtime::VolumeMount> open_volumes(Entry& entry, std::vector<AttachedVolume>& volumes,
                                                  bool by_server);
   HostTotals host_totals(uint64_t written_bytes) const;
-  Body body_of(const Entry& entry, const runtime::Limits& limits, runtime::Container container,
-               std::shared_ptr<Channel> channel) const;
+  Body body_of(const Entry& entry, const runtime::Limits& limits, const std::string& user,
+               runtime::Container container, std::shared_ptr<Channel> channel) const;
 
   const config::Config& config_;
   Store store_;

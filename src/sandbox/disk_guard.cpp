@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "base/sys.h"
+#include "runtime/layer.h"
 
 namespace hutch::sandbox {
 
@@ -45,12 +46,10 @@ DiskHooks host_hooks(const std::string& folder) {
             struct stat st {};
             return ::stat(disk.image.c_str(), &st) == 0 ? static_cast<uint64_t>(st.st_blocks) * 512 : 0;
           },
-          .used = [](const GuardedDisk& disk) -> uint64_t {
-            if (disk.is_volume) return used_of_volume(disk);
-            struct statfs fs {};  // an overlay tells of its upper layer
-            if (::statfs(fmt::format("/proc/{}/root/", disk.agent).c_str(), &fs) != 0) return 0;
-            return (fs.f_blocks - fs.f_bfree) * static_cast<uint64_t>(fs.f_bsize);
-          },
+          .used =
+              [](const GuardedDisk& disk) {
+                return disk.is_volume ? used_of_volume(disk) : runtime::used_bytes(disk.agent, disk.disk);
+              },
           .close =
               [held](const GuardedDisk& disk) {
                 if (!disk.is_volume) return runtime::close_disk_image(disk.disk.value());

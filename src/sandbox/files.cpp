@@ -117,12 +117,20 @@ FileInfo write_file(Channel& channel, const std::string& path, std::string_view 
                                          (options.executable ? wire::WriteFile::kExecutable : 0) |
                                          (options.expected != nullptr ? wire::WriteFile::kExpect : 0));
   if (options.expected != nullptr) message.expected = *options.expected;
+  message.user = options.user;
   // Nothing waits for `ready`: if the agent refuses, it ignores the data that is already on its way.
   channel.send(wire::Type::write_file, request.id(), message);
   for (; !content.empty(); content.remove_prefix(std::min<size_t>(content.size(), wire::kDataChunk)))
     channel.send_bulk(wire::Type::data, request.id(), content.substr(0, wire::kDataChunk), call.deadline);
   channel.send_bytes(wire::Type::commit, request.id());
   return request.finish(&FileStream::informed_, call);
+}
+
+void make_folder(Channel& channel, const std::string& path, const std::string& user, const FileCall& call) {
+  check_path(path);
+  FileRequest request(channel, [](std::string_view) { return true; });
+  channel.send(wire::Type::make_folder, request.id(), wire::MakeFolder{.path = path, .user = user});
+  request.finish(&FileStream::done_, call);
 }
 
 void list_files(Channel& channel, const std::string& path, uint32_t depth,

@@ -44,9 +44,13 @@ struct WriteOptions {
   bool create_new = false;  // conflict when it exists
   bool executable = false;
   const wire::FileState* expected = nullptr;  // conflict unless the file is still in this state
+  std::string user;                           // whose a new one is, and folders made on the way; empty = root
 };
 FileInfo write_file(Channel& channel, const std::string& path, std::string_view content,
                     const WriteOptions& options, const FileCall& call);
+
+/// With those above it; they are the user's. One that is there, is root's and empty becomes the user's, too.
+void make_folder(Channel& channel, const std::string& path, const std::string& user, const FileCall& call);
 
 /// Depth-first, sorted by name in each folder, links not followed. Ends early when `visit` returns false.
 void list_files(Channel& channel, const std::string& path, uint32_t depth,

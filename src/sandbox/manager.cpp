@@ -217,7 +217,8 @@ std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request, bool is_d
   const Base base = bases().resolve({.template_name = request.template_name,
                                      .image = request.image,
                                      .progress = request.progress,
-                                     .stop = request.stop}, config_.profiles.at(profile));
+                                     .stop = request.stop},
+                                    config_.profiles.at(profile));
   return create(request, describe_new(config_, request, base), is_default);
 }
 
@@ -227,20 +228,19 @@ std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request, Descripti
   prepare();
   disk_guard_.check_room_for_create();
 
-  // A disk has its size from the start.
-  const bool usual_disk = about.limits.disk_bytes == default_limits(config_, about.profile).disk_bytes;
   const bool has_volumes = !about.volumes.empty();
-  const bool attaches = has_volumes && builder_.attaches_volumes(about.profile);
-  for (warm_allowed = warm_allowed && usual_disk && attaches == has_volumes;; warm_allowed = false) {
+  const bool attaches = has_volumes && builder_.attaches_volumes(about.runtime);
+  warm_allowed = warm_allowed && is_of_its_kind(config_, about) && attaches == has_volumes;
+  for (;; warm_allowed = false) {
     const auto entry = reserve(about, warm_allowed);
     about.warm = entry->whole() != nullptr;
     try {
       if (!about.warm) {
-        builder_.build(*entry, about.profile, about.base, about.limits,
+        builder_.build(*entry, {about.profile, about.runtime, about.base, about.limits},
                        has_volumes && !attaches ? &about.volumes : nullptr);
         watch(entry);
       }
-      if (attaches) builder_.attach_volumes(*entry, about.profile, about.volumes);
+      if (attaches) builder_.attach_volumes(*entry, about.runtime, about.volumes);
       auto sandbox = claim(*entry, request, about, start, is_default);
       log::info("{} made in {} us{}", entry->id, sandbox->about().create_time.count(),
                 about.warm ? ", warm" : "");
@@ -332,7 +332,8 @@ std::string Manager::build_warm(const std::string& kind) {
       return it != derived_kinds_.end() ? it->second : std::pair(kind, Base{});
     }();
     builder_.charge(entry->id, warm_charge());
-    builder_.build(*entry, profile, base, default_limits(config_, profile));
+    builder_.build(*entry, {profile, config::runtime_of(config_, config_.profiles.at(profile)), base,
+                            default_limits(config_, profile)});
     if (!entry->whole()->ping(Clock::now() + kPingTimeout))
       throw Error(Errc::timeout, "its agent does not answer");
     for (const std::string& name : config_.pool.interpreters) start_interpreter(*entry->whole(), name);
@@ -352,7 +353,8 @@ std::string Manager::build_warm(const std::string& kind) {
 void Manager::start_interpreter(Sandbox& sandbox, const std::string& name) {
   const Language language = name == "python" ? Language::python : Language::javascript;
   try {
-    sandbox.sessions().start_ahead(sandbox, language, config_.results == "structured", base_environment());
+    sandbox.sessions().start_ahead(sandbox, language, config_.results == "structured",
+                                   base_environment(sandbox.about().user));
   } catch (const Error& e) {
     log::warning("pool.interpreters: {} cannot be started ahead: {}", name, e.what());
   }

@@ -47,6 +47,7 @@ void send_exec(Channel& channel, uint32_t stream, const CommandSpec& spec, bool 
                wire::Exec{.argv = {argv},
                           .env = {env},
                           .workdir = spec.workdir,
+                          .user = spec.user,
                           .log_path = spec.log_path,
                           .log_max_bytes = spec.log_max_bytes,
                           .logs_max_bytes = spec.logs_max_bytes,

@@ -23,6 +23,7 @@ struct CommandSpec {
   std::vector<std::string> argv;
   std::map<std::string, std::string> env;  // the whole environment
   std::string workdir;
+  std::string user;           // as in Description
   bool has_input = false;     // otherwise standard input is /dev/null
   bool merge_output = false;  // both streams in one pipe, in the order in which they were written
   bool terminal = false;      // a pseudo-terminal for all three; has input, and its output is one stream

@@ -56,10 +56,10 @@ namespace hutch::sandbox {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(AttachedVolume, name, target, read_only, size_bytes,
                                                 not_limited, disk)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Description, id, name, profile, runtime, workdir, env, labels,
-                                                limits, isolation, warm, ttl, idle_timeout, pause_after,
-                                                background_keeps_alive, created_at, expires_at, create_time,
-                                                base, volumes)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Description, id, name, profile, runtime, workdir, user, env,
+                                                labels, limits, isolation, warm, ttl, idle_timeout,
+                                                pause_after, background_keeps_alive, created_at, expires_at,
+                                                create_time, base, volumes)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(TerminalSize, rows, columns)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(KeptSession, language, name, split)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(KeptProcess, stream, number, title, terminal, hidden,

@@ -66,6 +66,7 @@ Sandbox::Sandbox(asio::io_context& io, CallGauge& calls, Body body)
   Description about;
   about.id = body_.id;
   about.runtime = body_.runtime;
+  about.user = body_.user;
   about.limits = body_.limits;
   about.isolation = body_.container.isolation;
   describe(std::move(about));
@@ -281,6 +282,8 @@ std::string Sandbox::cause_of_end() const {
   const bool known = ::waitid(kPidfd, static_cast<id_t>(body_.container.pidfd.get()), &info,
                               WEXITED | WNOHANG | WNOWAIT) == 0 &&
                      info.si_pid != 0;
+  if (known && info.si_code == CLD_EXITED && body_.cgroup.pids_refused() > 0)  // gVisor's kernel cannot go on
+    return fmt::format("its agent ended after its limit of {} processes was reached", about->limits.pids);
   if (known && info.si_code == CLD_EXITED)
     return fmt::format("its agent could not go on (exit code {})", info.si_status);
   if (known && info.si_status != SIGKILL) return fmt::format("its agent crashed (signal {})", info.si_status);
@@ -334,6 +337,7 @@ CommandSpec Sandbox::command_spec(const ExecSpec& spec, uint32_t number) const {
   if (spec.terminal) command.env["TERM"] = "xterm-256color";
   for (const auto& [name, value] : spec.env) command.env[name] = value;
   command.workdir = absolute(spec.workdir);
+  command.user = described()->user;
   command.merge_output = spec.merge_output;
   command.terminal = spec.terminal.has_value();
   if (spec.terminal) command.size = *spec.terminal;
@@ -536,9 +540,11 @@ bool Sandbox::ping(Clock::time_point deadline) {
 }
 
 void Sandbox::make_folder(const std::string& path) {
-  const auto made = exec({.command = {}, .argv = {"mkdir", "-p", "--", path}, .workdir = "/"});
-  if (made.exit_code != 0)
-    throw Error(Errc::invalid_argument, fmt::format("the folder '{}' cannot be made: {}", path, made.err));
+  during_call([&] {
+    hutch::during(fmt::format("making the working folder {}", path), [&] {
+      sandbox::make_folder(*body_.channel, path, described()->user, {Clock::now() + kFileTimeout, {}});
+    });
+  });
 }
 
 FileInfo Sandbox::read_file(const std::string& path, uint64_t max_bytes,
@@ -552,7 +558,9 @@ FileInfo Sandbox::read_file(const std::string& path, uint64_t max_bytes,
 FileInfo Sandbox::write_file(const std::string& path, std::string_view content, const WriteOptions& options,
                              std::stop_token stop) {
   return during_call([&] {
-    return sandbox::write_file(*body_.channel, absolute(path), content, options,
+    WriteOptions owned = options;
+    owned.user = described()->user;
+    return sandbox::write_file(*body_.channel, absolute(path), content, owned,
                                {Clock::now() + kFileTimeout, stop});
   });
 }
@@ -565,7 +573,8 @@ void Sandbox::list_files(const std::string& path, uint32_t depth,
 }
 
 Usage Sandbox::usage() const {
-  return {body_.cgroup.usage(), runtime::layer_bytes(body_.folder, body_.container.pid)};
+  return {body_.cgroup.usage(),
+          runtime::layer_bytes(body_.folder, body_.container.pid, body_.container.disk)};
 }
 
 GuardedDisk Sandbox::disk() const {

@@ -31,7 +31,7 @@ inline constexpr std::string_view kLogFolder = "/var/log/hutch";
 
 /// What a sandbox consists of when it has been built.
 struct Body {
-  std::string id, runtime;
+  std::string id, runtime, user;
   runtime::Limits limits;  // in force
   runtime::Container container;
   runtime::Cgroup cgroup;
@@ -95,7 +95,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   void note_processes() const;
   /// Whether its agent answers.
   bool ping(Clock::time_point deadline);
-  /// For commands to start in; parents too.
+  /// For commands to start in; parents too. It belongs to the sandbox's user, unless something is in it.
   void make_folder(const std::string& path);
 
   const std::string& id() const noexcept { return body_.id; }

@@ -19,7 +19,7 @@
 /// before use, and a frame that breaks a rule ends the channel (host side) or is ignored (agent side).
 namespace hutch::wire {
 
-inline constexpr uint8_t kVersion = 2;
+inline constexpr uint8_t kVersion = 3;
 inline constexpr uint32_t kMaxPayload = 256 * 1024;  // one exec request: argv, environment, working folder
 inline constexpr uint32_t kMaxCommands =
     512;  // that an agent holds at once, ended ones that it keeps included
@@ -48,6 +48,7 @@ enum class Type : uint8_t {
   resize,       // WindowSize of a command's terminal
   forget,       // of a command that was kept after its end: the stream id is free again
   read_output,  // ReadOutput of a command: answered by OutputPiece
+  make_folder,  // MakeFolder: answered by done
   // agent to host
   welcome = 64,  // Welcome: answer to hello
   pong,
@@ -58,7 +59,7 @@ enum class Type : uint8_t {
   ready,         // the file can be written
   file_info,     // FileInfo
   data,          // bytes of a file or listing; also host to agent for write_file
-  done,          // end of data
+  done,          // end of data; of make_folder: it is there
   failed,        // Failed: the request of this stream did not work; the stream id is free again
   relaying,      // Position: of the first `output` that follows
   printed,       // Position: how much the command has printed

@@ -43,6 +43,7 @@ struct Exec {
   StringList argv;
   StringList env;
   std::string_view workdir;
+  std::string_view user;        // NAME, UID, NAME:GROUP...; empty = root
   std::string_view log_path;    // empty = no log; made at the first byte of output, without following links
   uint64_t log_max_bytes = 0;   // output past this is not logged
   uint64_t logs_max_bytes = 0;  // nor past this of all commands together that the agent still holds
@@ -52,7 +53,7 @@ struct Exec {
   uint8_t options = 0;
   template <class C>
   void fields(C& c) {
-    c(argv, env, workdir, log_path, log_max_bytes, logs_max_bytes, number, timeout_ms, rows, columns,
+    c(argv, env, workdir, user, log_path, log_max_bytes, logs_max_bytes, number, timeout_ms, rows, columns,
       options);
   }
 };
@@ -213,12 +214,23 @@ struct WriteFile {
 
   std::string_view path;
   uint8_t options = 0;
-  uint32_t mode = 0644;  // of a new file; an existing one keeps its own, and its owner
+  uint32_t mode = 0644;   // of a new file; an existing one keeps its own, and its owner
+  std::string_view user;  // as in Exec; whose a new file is, and folders that are made
   FileState expected;
   template <class C>
   void fields(C& c) {
-    c(path, options, mode);
+    c(path, options, mode, user);
     expected.fields(c);
+  }
+};
+
+/// With the folders above it. One that is there, is root's and empty is given to the user, too.
+struct MakeFolder {
+  std::string_view path;
+  std::string_view user;  // as in Exec
+  template <class C>
+  void fields(C& c) {
+    c(path, user);
   }
 };
 

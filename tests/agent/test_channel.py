@@ -162,7 +162,8 @@ class Channel(support.SandboxTest):
         self.client.forget(left)
 
     def test_streams_of_files_end_with_their_host(self):
-        self.client.send("write_file", 900, text(self.folder + "/file") + struct.pack("<BIQQqq", 0, 0o644, 0, 0, 0, 0))
+        self.client.send("write_file", 900, text(self.folder + "/file") + struct.pack("<BI", 0, 0o644) + text("") +
+                         struct.pack("<QQqq", 0, 0, 0, 0))
         self.client.expect("ready", 900)
         self.client.send("data", 900, b"x" * 1000)
         self.sandbox.disconnect(self.client)
@@ -278,7 +279,7 @@ class Channel(support.SandboxTest):
         dice = random.Random(20)
         sane = [strings(["true"]), text("/tmp/x"), struct.pack("<QQ", 1, 2), b"", b"\xff" * 40,
                 text("/etc/passwd") + struct.pack("<QQ", 0, 0),
-                strings(["sh", "-c", "sleep 1"]) + strings([]) + text("/") + text("") + struct.pack("<QQIQHHB", 0, 0, 0, 0, 0, 0, 3)]
+                strings(["sh", "-c", "sleep 1"]) + strings([]) + text("/") + text("") + text("") + struct.pack("<QQIQHHB", 0, 0, 0, 0, 0, 0, 3)]
         kinds = [kind for name, kind in TYPES.items() if kind < 64 and name not in ("hello", "lifetime")]
         self.client.auto_credit = False
         for _ in range(3000):

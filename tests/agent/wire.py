@@ -7,7 +7,7 @@ import struct
 import time
 from types import SimpleNamespace
 
-VERSION = 2
+VERSION = 3
 MAX_PAYLOAD = 256 * 1024
 DATA_CHUNK = 32 * 1024
 WINDOW = 512 * 1024
@@ -16,7 +16,7 @@ HEADER = struct.Struct("<IIIBBBB")
 
 TYPES = dict(hello=1, ping=2, exec=3, input=4, input_end=5, end_tree=6, signal=7, credit=8, read_file=9,
              write_file=10, list_files=11, commit=12, cancel=13, lifetime=14, relay=15, watch=16, resize=17, forget=18,
-             read_output=19, welcome=64, pong=65, started=66, output=67, exited=68, tree_gone=69, ready=70, file_info=71,
+             read_output=19, make_folder=20, welcome=64, pong=65, started=66, output=67, exited=68, tree_gone=69, ready=70, file_info=71,
              data=72, done=73, failed=74, relaying=75, printed=76, output_piece=77)
 NAMES = {number: name for name, number in TYPES.items()}
 
@@ -189,13 +189,13 @@ class Client:
         self.expect("pong", stream, timeout)
         return time.monotonic() - begin
 
-    def start(self, argv, env=None, workdir="/", log="", log_max=1 << 30, logs_max=1 << 40, number=0, timeout_ms=0,
+    def start(self, argv, env=None, workdir="/", user="", log="", log_max=1 << 30, logs_max=1 << 40, number=0, timeout_ms=0,
               size=(24, 80), options=0):
         if isinstance(argv, str):
             argv = ["/bin/sh", "-c", argv]
         env = env if env is not None else ["PATH=/usr/bin:/bin"]
         stream = self.stream()
-        self.send("exec", stream, strings(argv) + strings(env) + text(workdir) + text(log) +
+        self.send("exec", stream, strings(argv) + strings(env) + text(workdir) + text(user) + text(log) +
                   struct.pack("<QQIQHHB", log_max, logs_max, number, timeout_ms, *size, options))
         return stream
 
@@ -276,9 +276,10 @@ class Client:
                 assert name == "done", name
                 return info, b"".join(chunks)
 
-    def begin_write(self, path, options=0, mode=0o644, expected=(0, 0, 0, 0)):
+    def begin_write(self, path, options=0, mode=0o644, user="", expected=(0, 0, 0, 0)):
         stream = self.stream()
-        self.send("write_file", stream, text(path) + struct.pack("<BIQQqq", options, mode, *expected))
+        self.send("write_file", stream, text(path) + struct.pack("<BI", options, mode) + text(user) +
+                  struct.pack("<QQqq", *expected))
         name, _, message = self.receive(stream)
         if name == "failed":
             raise OSError(message.error, message.step)
@@ -297,6 +298,11 @@ class Client:
             if name == "file_info":
                 return message
             assert name == "credit", name
+
+    def make_folder(self, path, user=""):
+        stream = self.stream()
+        self.send("make_folder", stream, text(path) + text(user))
+        self.collect_data(stream)
 
     def list_files(self, path, depth=1):
         stream = self.stream()
