@@ -520,9 +520,10 @@ void Manager::remove(const std::string& id) {
   }
   if (!builder_.remove(*entry, Clock::now() + kEndTimeout, {}))
     log::warning("something of {} is still there; the next server removes it", id);
+  const bool had_layers = !std::exchange(entry->layers, {}).empty();  // or they would still be in use
   const std::lock_guard lock(mutex_);
   --removing_;
-  collect_ = collect_ || !entry->layers.empty();
+  collect_ = collect_ || had_layers;
   look_again_ = look_again_ || collect_;
   changed_.notify_all();
   settled_.notify_all();

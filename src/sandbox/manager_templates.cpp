@@ -80,7 +80,7 @@ std::vector<std::shared_ptr<Sandbox>> Manager::fork(const std::string& id_or_nam
     throw Error(Errc::limit_exceeded, fmt::format("a fork of a fork goes {} deep", kMostLayers))
         .hint("fork one of the earlier ones");
   disk_guard_.check_room_for_create();
-  const auto sealed = builder_.seal(*entry_of(*sandbox), false);
+  auto sealed = builder_.seal(*entry_of(*sandbox), false);
   about.base.layers.push_back(sealed.manifest.id);
   std::vector<std::shared_ptr<Sandbox>> forks;
   try {
@@ -96,8 +96,10 @@ std::vector<std::shared_ptr<Sandbox>> Manager::fork(const std::string& id_or_nam
       std::string ignored;
       destroy(made->id(), ignored);
     }
+    sealed.layer.reset();  // or it would still be in use
     const std::lock_guard lock(mutex_);
-    collect_ = true;
+    collect_ = look_again_ = true;
+    changed_.notify_all();
     throw;
   }
   return forks;
