@@ -30,11 +30,11 @@ struct SandboxCreateArgs {
     v.optional("template", template_name, "From sandbox_create_template.", {.max = 64});
     v.optional("image", image, "Root file system instead of the host's, such as python:3.12.", {.max = 500});
     v.optional("name", name, "Usable as sandbox_id.", {.max = 64});
-    v.optional("runtime", runtime, "auto, crun, runc, runsc (gVisor).", {.max = 200});
-    v.optional("memory", memory, "Memory limit (default 1g); no swap.", {.min = 16 << 20});
-    v.optional("cpus", cpus, "Processors (default 2).", {.min = 0.05, .max = 1024});
-    v.optional("pids", pids, "Processes and threads (default 512).", {.min = 8, .max = 4'194'304});
-    v.optional("disk", disk, "Disk limit (default 2g).", {.min = 16 << 20});
+    v.optional("runtime", runtime, "runsc: gVisor.");
+    v.optional("memory", memory, "Default 1g; no swap.", {.min = 16 << 20});
+    v.optional("cpus", cpus, "Default 2.", {.min = 0.05, .max = 1024});
+    v.optional("pids", pids, "Default 512.", {.min = 8, .max = 4'194'304});
+    v.optional("disk", disk, "Default 2g.", {.min = 16 << 20});
     v.optional("env", env, "Environment variables.");
     v.optional("workdir", workdir, "Where commands start (default /workspace).");
     v.optional("volumes", volumes, "Folders that outlive sandboxes.");

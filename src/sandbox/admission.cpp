@@ -83,7 +83,7 @@ std::string chosen_runtime(const config::Config& config, const config::Profile& 
   constexpr std::array<std::string_view, 3> kKnown = {"crun", "runc", "runsc"};
   if (std::ranges::find(kKnown, asked) == kKnown.end())
     throw Error(Errc::invalid_argument, fmt::format("there is no runtime '{}'", asked.substr(0, 80)))
-        .hint("auto, crun, runc or runsc");
+        .hint("take `auto`, `crun`, `runc` or `runsc`");
   if (own == "auto" || own == "crun" || own == "runc") return asked;
   throw Error(Errc::denied, fmt::format("the profile's runtime is '{}', and no other", own))
       .hint("leave `runtime` out, or take another profile: see sandbox_list_profiles");

@@ -86,6 +86,12 @@ constexpr Probe kProbes[] = {
     {"ioctl_sti_high_bits", SYS_ioctl, {-1, kHighBits | TIOCSTI, 0}},
     {"ioctl_linux", SYS_ioctl, {-1, TIOCLINUX, 0}},
     {"prlimit_of_pid_1", SYS_prlimit64, {1, 0, 0, 0}},
+    {"kill_pid_1", SYS_kill, {1, 0, 0, 0}},
+    {"tkill_pid_1", SYS_tkill, {1, 0, 0, 0}},
+    {"tgkill_pid_1", SYS_tgkill, {1, 1, 0, 0}},
+    {"rt_sigqueueinfo_pid_1", SYS_rt_sigqueueinfo, {1, 0, 0, 0}},
+    {"rt_tgsigqueueinfo_pid_1", SYS_rt_tgsigqueueinfo, {1, 1, 0, 0}},
+    {"ok_kill_self", SYS_kill, {0, 0, 0, 0}},
     // what must keep working
     {"ok_getpid", SYS_getppid, {}},
     {"ok_socket_unix", SYS_socket, {AF_UNIX, SOCK_STREAM, 0}},
