@@ -254,6 +254,9 @@ Runtime::Probe OciRuntime::probe() const {
   const std::lock_guard lock(mutex_);
   if (path_.empty() || ::access(path_.c_str(), X_OK) != 0) path_ = find_program(program_);
   if (path_.empty()) return {false, program_ + " is not installed", "apt-get install " + base_name(program_)};
+  // It makes a user namespace of its own inside, which sandboxes of ordinary users may not.
+  if (dialect().is_kernel && ::geteuid() != 0)
+    return {false, program_ + " needs a server that runs as root", "start hutch as root, or take crun"};
   return {true, path_, ""};
 }
 

@@ -4,10 +4,11 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import unittest
 
 import leaks
-from sandbox_case import SLOW, HutchCase, SandboxCase, call, skip_when_impossible, wait_for
+from sandbox_case import HUTCH, SLOW, HutchCase, SandboxCase, call, skip_when_impossible, wait_for
 
 RUNSC = {"HUTCH_OCI__RUNTIME": "runsc", "HUTCH_POOL__MAX": 0}
 
@@ -213,6 +214,21 @@ class AfterAKill(HutchCase):
         with self.server("--results", "structured", env=RUNSC) as second:
             self.assertEqual(call(second, "sandbox_list").structured["sandboxes"], [])
         leaks.wait_clean(self.before, self.home)
+
+
+class NotRoot(HutchCase):
+    def test_an_ordinary_users_server_says_that_gvisor_needs_root(self):
+        skip_without_runsc()
+        if not shutil.which("setpriv"):
+            self.skipTest("changes the user")
+        os.chmod(self.home, 0o755)
+        os.chown(self.home, 65533, 65533)
+        done = subprocess.run(["setpriv", "--reuid", "65533", "--regid", "65533", "--clear-groups", HUTCH, "run", "--", "true"],
+                              env=self.env(**RUNSC), capture_output=True, text=True, timeout=60 * SLOW, cwd="/")
+        if "cannot execute" in done.stderr or "Permission denied" in done.stderr:
+            self.skipTest("the program cannot be started as somebody else")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("runsc needs a server that runs as root", done.stderr)
 
 
 if __name__ == "__main__":
