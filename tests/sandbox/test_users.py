@@ -120,8 +120,12 @@ class Warm(UserCase):
 
     def test_what_was_made_ahead_is_the_users(self):
         self.ok("sandbox_list")  # the first call begins the pool
-        wait_for("a warm one", lambda: any(p["warm"]["ready"] for p in self.ok("sandbox_list_profiles")["profiles"]
-                                           if p["name"] == "user"))
+        def warm():
+            return next(p["warm"] for p in self.ok("sandbox_list_profiles")["profiles"] if p["name"] == "user")
+        try:
+            wait_for("a warm one", lambda: warm()["ready"], timeout=60)
+        except AssertionError as e:
+            raise AssertionError(f"{e}: {warm()}") from None
         box = self.ok("sandbox_create")
         self.assertTrue(box["warm"])
         self.assertEqual(self.sh("id -u; stat -c %u /workspace; pgrep -u user -c python3", sandbox_id=box["sandbox_id"]),
