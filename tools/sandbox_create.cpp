@@ -26,18 +26,14 @@ SandboxView view_of(const sandbox::Description& about, std::string_view state) {
   view.user = about.user.empty() ? "root" : about.user;
   view.writable_paths = {"/"};
   for (const auto& volume : about.volumes)
-    view.volumes.push_back({volume.name, volume.target, volume.read_only, {volume.size_bytes}, {}});
+    view.volumes.push_back(
+        {volume.name, volume.target, volume.read_only, {volume.size_bytes}, volume.used_bytes});
   if (!about.user.empty()) view.writable_paths = {about.workdir, "/tmp", "/var/tmp", "/dev/shm"};
   if (about.has_end()) view.expires_at = iso_time(about.expires_at);
   view.idle_timeout_s = about.idle_timeout.count();
   view.warm = about.warm;
   view.create_ms = static_cast<double>(about.create_time.count()) / 1000;
   return view;
-}
-
-void add_usage(SandboxView& view, Services& services) {
-  for (auto& volume : view.volumes)
-    volume.used_bytes = static_cast<int64_t>(services.manager.volumes().used_bytes(volume.name));
 }
 
 std::string text_of(const SandboxView& view) {
@@ -98,9 +94,7 @@ void add_sandbox_create(mcp::ToolRegistry& registry, Services& services) {
         request.env = args.env;
         request.labels = args.labels;
         request.volumes = args.volumes;
-        SandboxView view = view_of(services.manager.create(request)->about(), "running");
-        add_usage(view, services);
-        return view;
+        return view_of(services.manager.create(request)->about(), "running");
       },
       [](const SandboxView& view) {
         return mcp::Reply{fmt::format("created {}{} in {} ms{}\n{}", view.sandbox_id,

@@ -133,8 +133,6 @@ struct SandboxView {
 };
 
 SandboxView view_of(const sandbox::Description& about, std::string_view state);
-/// Adds what the files of its volumes take.
-void add_usage(SandboxView& view, Services& services);
 /// The lines that sandbox_create and sandbox_info share.
 std::string text_of(const SandboxView& view);
 

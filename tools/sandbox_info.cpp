@@ -9,7 +9,8 @@ namespace hutch::tools {
 SandboxInfo info_of(sandbox::Sandbox& sandbox, Services& services) {
   const auto about = sandbox.about();
   SandboxInfo info{.view = view_of(about, sandbox.state()), .created_at = iso_time(about.created_at)};
-  add_usage(info.view, services);
+  for (auto& volume : info.view.volumes)
+    volume.used_bytes = static_cast<int64_t>(services.manager.volumes().used_bytes(volume.name));
   info.last_used_at = iso_time(sandbox.last_used());
   info.labels = about.labels;
   info.processes = process_views(sandbox);

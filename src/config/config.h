@@ -247,9 +247,9 @@ struct Profile {
   std::string workdir = "/workspace";
   std::string user;
   std::vector<std::string> host_paths;
+  std::vector<VolumeUse> volumes;
   std::string image, template_name;
   std::string storage = "disk";
-  std::vector<VolumeUse> volumes;
   std::string network = "none";
   std::optional<int64_t> ttl_s, idle_timeout_s, pause_after_s;
 
@@ -273,6 +273,7 @@ struct Profile {
         {.max = 128});
     v.optional("host_paths", host_paths,
                "Host folders that are visible inside, read-only; `~/` is the home folder.");
+    v.optional("volumes", volumes, "Volumes of every sandbox.");
     v.optional("image", image,
                "The image that its root file system is, such as python:3.12; left out: the host's programs.",
                {.max = 500});
@@ -281,7 +282,6 @@ struct Profile {
                "Where the files lie that a sandbox writes: `disk`, or `memory`, which counts as its memory "
                "and is gone when its server is killed.",
                {.one_of = {"disk", "memory"}});
-    v.optional("volumes", volumes, "Volumes of every sandbox.");
     v.optional("network", network, "What sandboxes can reach.", {.one_of = {"none"}});
     v.optional("ttl_s", ttl_s, "Seconds after which a sandbox ends; 0: never.", {.min = 0});
     v.optional("idle_timeout_s", idle_timeout_s, "Seconds without use after which it ends; 0: never.",

@@ -37,6 +37,7 @@ constexpr const char* kFiller = "filler";
 struct Ext4 {
   const char* features;
   const char* extended;
+  const char* on_error;
   std::vector<const char*> mount_flags;
 };
 
@@ -49,6 +50,7 @@ Ext4 throwaway() {
       "none,extent,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,filetype,dir_index,"
       "ext_attr,uninit_bg",
       "lazy_itable_init=1,nodiscard,packed_meta_blocks=1",
+      "continue",
       {"discard", "nobarrier", "noinit_itable", "noauto_da_alloc"}};
 }
 
@@ -59,17 +61,18 @@ Ext4 durable() {
       "none,has_journal,64bit,metadata_csum,extent,flex_bg,sparse_super,large_file,huge_file,dir_nlink,"
       "extra_isize,filetype,dir_index,ext_attr",
       "lazy_itable_init=1,lazy_journal_init=1,nodiscard,packed_meta_blocks=1",
+      "remount-ro",
       {"discard", "noinit_itable"}};
 }
 
 /// Written by nobody any more, with a journal or without.
 Ext4 sealed() {
-  return {.features = nullptr, .extended = nullptr, .mount_flags = {"ro"}};
+  return {.features = nullptr, .extended = nullptr, .on_error = nullptr, .mount_flags = {"ro"}};
 }
 
 std::vector<std::string> mkfs_command(const std::string& program, const std::string& path, const Ext4& kind) {
-  return {program, "-q",   "-F", "-t", "ext4", "-b",          "4096", "-I",          "256",
-          "-i",    "8192", "-m", "0",  "-O",   kind.features, "-E",   kind.extended, path};
+  return {program, "-q", "-F", "-t", "ext4",        "-b", "4096",        "-I", "256",         "-i",
+          "8192",  "-m", "0",  "-e", kind.on_error, "-O", kind.features, "-E", kind.extended, path};
 }
 
 /// Of earlier versions, and the oldest when every create asks for another size.

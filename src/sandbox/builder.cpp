@@ -203,9 +203,9 @@ void Builder::build(Entry& entry, const Build& wanted, std::vector<AttachedVolum
     Store::write_record(entry.record_file, entry.record);
   }
 
-  for (const auto& layer : base.layers) entry.layers.push_back(bases_.layers().open(layer));
   std::vector<runtime::VolumeMount> mounts;
   if (volumes != nullptr) mounts = open_volumes(entry, *volumes, ::geteuid() == 0);
+  for (const auto& layer : base.layers) entry.layers.push_back(bases_.layers().open(layer));
   const std::string folder = store_.sandbox_folder(entry.id);
   auto channel = Channel::create(io_.context(), folder);
   runtime::Container container = runtime.start({.id = entry.id,

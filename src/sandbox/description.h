@@ -20,6 +20,7 @@ struct AttachedVolume {
   uint64_t size_bytes = 0;
   std::string not_limited;              // why the size does not hold; empty when it does
   std::optional<runtime::DiskId> disk;  // that has its files, where there is one
+  std::optional<uint64_t> used_bytes;   // of that disk, when it was attached
 };
 
 /// What a sandbox is like for the one who claimed it.

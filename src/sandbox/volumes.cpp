@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/sys.h"
 #include "runtime/volume_target.h"
+#include "sandbox/admission.h"
 #include "sandbox/names.h"
 #include "sandbox/store.h"
 
@@ -35,10 +36,11 @@ constexpr const char* kDisk = "/disk";
 constexpr const char* kFiles = "/files";
 constexpr const char* kDevice = "/device";  // which one has the disk, or had it last
 constexpr auto kUnmountPatience = 2s;       // the kernel takes a moment after a sandbox's end
+constexpr size_t kDeviceBytes = 120;
 constexpr size_t kMostOfOneSandbox = 16;
 constexpr size_t kMostTargetBytes = 1024;
 
-void sync_path(const std::string& path) {
+void sync_to_disk(const std::string& path) {
   const UniqueFd fd = sys::open(path, O_RDONLY);
   if (::fsync(fd.get()) != 0) throw sys_error(errno, "fsync", path);
 }
@@ -64,7 +66,7 @@ void write_manifest(const std::string& folder, const Volume& volume) {
                       {"kind", volume.not_limited.empty() ? "disk" : "files"},
                       {"not_limited", volume.not_limited}};
   sys::write_file(folder + kManifest, manifest.dump(2) + "\n", 0600);
-  sync_path(folder + kManifest);
+  sync_to_disk(folder + kManifest);
 }
 
 std::optional<runtime::DiskId> known_device(const std::string& folder) {
@@ -76,11 +78,20 @@ std::optional<runtime::DiskId> known_device(const std::string& folder) {
   }
 }
 
+/// In place, with a length that stays: ext4 writes a file that is cut or replaced out to the disk at once.
+/// One that is half written names no device, and whoever died over it had not mounted any.
+void note_device(const std::string& folder, const runtime::DiskId& id) {
+  const json device{{"loop", id.loop}, {"image_device", id.image_device}, {"image_inode", id.image_inode}};
+  const UniqueFd file = sys::open(folder + kDevice, O_WRONLY | O_CREAT, 0600);
+  const std::string line = fmt::format("{:<{}}\n", device.dump(), kDeviceBytes);
+  sys::write_all(file.get(), line);
+  if (::ftruncate(file.get(), static_cast<off_t>(line.size())) != 0)
+    throw sys_error(errno, "truncate", folder);
+}
+
 runtime::DiskImage mount_disk(const std::string& folder) {
-  return runtime::mount_durable_image(folder + kDisk, known_device(folder), [&](const runtime::DiskId& id) {
-    const json device{{"loop", id.loop}, {"image_device", id.image_device}, {"image_inode", id.image_inode}};
-    sys::replace_file(folder + kDevice, device.dump() + "\n", 0600);
-  });
+  return runtime::mount_durable_image(folder + kDisk, known_device(folder),
+                                      [&](const runtime::DiskId& id) { note_device(folder, id); });
 }
 
 /// Formatted, and mounted once: whether it can be is known from the start, and nobody finds a lost+found.
@@ -91,7 +102,13 @@ void make_disk(const std::string& folder, uint64_t bytes) {
     if (::unlinkat(image.mount.get(), "lost+found", AT_REMOVEDIR) != 0)
       throw sys_error(errno, "rmdir", "lost+found");
   }
-  sync_path(folder + kDisk);
+  sync_to_disk(folder + kDisk);
+}
+
+uint64_t used_of(const UniqueFd& mount) {
+  struct statfs fs {};
+  if (::fstatfs(mount.get(), &fs) != 0) throw sys_error(errno, "statfs");
+  return (fs.f_blocks - fs.f_bfree) * static_cast<uint64_t>(fs.f_bsize);
 }
 
 /// What only looks like a reason for a plain folder: a want of room, which passes.
@@ -170,12 +187,6 @@ std::string problem_of(const config::VolumeUse& use, const std::string& target) 
 
 }  // namespace
 
-void check_volume_name(const std::string& name) {
-  if (!is_plain_name(name))
-    throw Error(Errc::invalid_argument, fmt::format("'{}' cannot be a volume's name", name.substr(0, 80)))
-        .hint(std::string(kPlainNames));
-}
-
 std::vector<AttachedVolume> wanted_volumes(const std::vector<config::VolumeUse>& of_profile,
                                            const std::vector<config::VolumeUse>& asked) {
   std::map<std::string, AttachedVolume> by_target;
@@ -234,7 +245,7 @@ Volume VolumeStore::make(const std::string& name, uint64_t bytes) const {
                   .made_by = HUTCH_VERSION};
     volume.not_limited = make_place(folder, volume.size_bytes);
     write_manifest(folder, volume);
-    sync_path(folder);
+    sync_to_disk(folder);
     const UniqueFd turn = sys::lock_folder(all);
     if (names_of_volumes(all, false).size() >= static_cast<size_t>(settings_.max) &&
         !sys::exists(folder_of(name)))
@@ -244,7 +255,7 @@ Volume VolumeStore::make(const std::string& name, uint64_t bytes) const {
       throw errno == EEXIST ? Error(Errc::conflict, fmt::format("a volume '{}' exists already", name))
                                   .hint("hutch volume ls shows it")
                             : sys_error(errno, "rename", folder_of(name));
-    sync_path(all);
+    sync_to_disk(all);
     return volume;
   } catch (Error& e) {
     sys::remove_tree(folder);
@@ -254,7 +265,7 @@ Volume VolumeStore::make(const std::string& name, uint64_t bytes) const {
 }
 
 Volume VolumeStore::create(const std::string& name, uint64_t bytes) const {
-  check_volume_name(name);
+  check_name(name, "volume");
   return make(name, bytes != 0 ? bytes : settings_.default_size.value);
 }
 
@@ -299,6 +310,7 @@ runtime::VolumeMount VolumeStore::open(const Held& held, AttachedVolume& volume,
     if (volume.not_limited.empty()) {
       runtime::DiskImage image = mount_disk(folder);
       volume.disk = image.id;
+      volume.used_bytes = used_of(image.mount);
       out.mount = std::move(image.mount);
     } else if (by_server) {
       out.mount = clone_mount(folder + kFiles);
@@ -329,10 +341,8 @@ uint64_t VolumeStore::used_bytes(const std::string& name) const noexcept {
   try {
     if (sys::exists(folder + kFiles)) return sys::tree_bytes(folder + kFiles);
     const auto device = known_device(folder);
-    struct statfs fs {};
-    if (device && runtime::is_attached(*device) &&
-        ::fstatfs(runtime::open_disk_image(*device, runtime::DiskKind::durable).get(), &fs) == 0)
-      return (fs.f_blocks - fs.f_bfree) * static_cast<uint64_t>(fs.f_bsize);
+    if (device && runtime::is_attached(*device))
+      return used_of(runtime::open_disk_image(*device, runtime::DiskKind::durable));
   } catch (const std::exception&) {
     // It has just been given up by the last sandbox.
   }
@@ -350,7 +360,7 @@ std::vector<std::string> VolumeStore::users_of(const std::string& name) const {
 }
 
 void VolumeStore::remove(const std::string& name) const {
-  check_volume_name(name);
+  check_name(name, "volume");
   const UniqueFd held = lock(name);
   if (!held) throw unknown_volume(name);
   const std::string folder = folder_of(name), all = home_ + "/volumes";

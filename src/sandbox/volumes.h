@@ -65,7 +65,5 @@ class VolumeStore {
 /// what has the same target. Throws one invalid_argument that names all that is wrong.
 std::vector<AttachedVolume> wanted_volumes(const std::vector<config::VolumeUse>& of_profile,
                                            const std::vector<config::VolumeUse>& asked);
-/// Throws invalid_argument.
-void check_volume_name(const std::string& name);
 
 }  // namespace hutch::sandbox

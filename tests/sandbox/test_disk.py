@@ -12,6 +12,7 @@ from disks import MIB, loops_of, mount_small_disk, no_loop_devices
 from mcp_client import Client
 from sandbox_case import HUTCH, SLOW, HutchCase, SandboxCase, call, wait_for
 
+
 def images(home, box="*"):
     return glob.glob(f"{home}/servers/*/sandboxes/{box}/disk")
 

@@ -69,7 +69,7 @@ class VolumeCase(SandboxCase):
         return [text for text in loops_of(self.home) if "/volumes/" in text]
 
     def volume(self, *words):
-        done = self.hutch("volume", *words)
+        done = self.hutch("volume", *words, env=self.env(**self.server_settings))
         self.assertEqual(done.returncode, 0, done.stderr)
         return done.stdout
 
@@ -129,6 +129,7 @@ class Files(VolumeCase):
         box = self.create(data())
         flags = self.sh("grep ' /data ' /proc/self/mountinfo", sandbox_id=box)
         self.assertRegex(flags, "nosuid,nodev|nodev,nosuid")
+        self.assertNotIn("nobarrier", flags, "what is synced inside would not survive a power cut")
         done = self.ok("sandbox_exec", sandbox_id=box, command="mknod /data/null c 1 3")
         self.assertNotEqual(done["exit_code"], 0)
 
@@ -138,6 +139,14 @@ class Files(VolumeCase):
         other = self.create([*data(), {"name": "inner", "target": "/inner"}])
         self.assertEqual(self.sh("find /data /inner | sort", sandbox_id=other),
                          "/data\n/data/in\n/data/in/ner\n/data/y\n/inner\n/inner/x\n")
+
+    def test_a_fork_shares_the_volumes_and_nothing_else(self):
+        parent = self.create(data())
+        self.sh("echo before > /data/x; echo mine > /root/x", sandbox_id=parent)
+        fork = self.ok("sandbox_fork", sandbox_id=parent)["sandboxes"][0]
+        self.sh("cat /data/x /root/x; echo shared > /data/x; echo own > /root/x", sandbox_id=fork)
+        self.assertEqual(self.sh("cat /data/x /root/x", sandbox_id=parent), "shared\nmine\n")
+        self.assertEqual([v["name"] for v in self.ok("sandbox_info", sandbox_id=fork)["volumes"]], ["data"])
 
     def test_a_profile_brings_its_own_and_the_call_can_put_another_in_its_place(self):
         path = os.path.join(self.home, "c.yaml")
@@ -208,6 +217,24 @@ class Lives(VolumeCase):
         first.close()
         self.assertEqual(self.hutch("gc", "--all").returncode, 0)
         wait_for("no device", lambda: not self.devices())
+
+    def test_what_says_which_device_it_has_is_believed_only_when_that_is_so(self):
+        self.sh("echo kept > /data/x", sandbox_id=self.create(data()))
+        other = self.create(data(name="other"))
+        self.sh("echo other > /data/x", sandbox_id=other)
+        self.ok("sandbox_destroy", sandbox_id=next(b["sandbox_id"] for b in self.ok("sandbox_list")["sandboxes"] if b["sandbox_id"] != other))
+        wait_for("one device", lambda: len(self.devices()) == 1)
+        with open(f"{self.home}/volumes/other/device") as file:
+            of_other = file.read()
+        mine = os.stat(f"{self.home}/volumes/data/disk")
+        lie = json.dumps({"loop": json.loads(of_other)["loop"], "image_device": mine.st_dev, "image_inode": mine.st_ino})
+        for text in ("", "{", "[]", "x" * 5000, of_other, lie):
+            with open(f"{self.home}/volumes/data/device", "w") as file:
+                file.write(text)
+            box = self.create(data())
+            self.assertEqual(self.sh("cat /data/x", sandbox_id=box), "kept\n", text[:50])
+            self.ok("sandbox_destroy", sandbox_id=box)
+            wait_for("one device", lambda: len(self.devices()) == 1)
 
     def test_two_servers_that_make_the_same_one_at_once_share_it(self):
         servers = [self.second_server() for _ in range(2)]

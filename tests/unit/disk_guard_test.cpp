@@ -114,6 +114,25 @@ TEST_CASE("what is promised and not yet written counts as gone") {
   CHECK_THROWS_AS(guard.check_room_for_create(), Error);
 }
 
+TEST_CASE(
+    "a volume that no sandbox has any more is given back, since others may have it; a sandbox's disk is not "
+    "touched") {
+  HostDisk host;
+  DiskGuard guard(kSettings, host.hooks());
+  GuardedDisk volume = disk("volume v");
+  volume.is_volume = true;
+  host.space.free = 10 * kMebibyte;
+  guard.look({disk("a"), volume});
+  CHECK(host.shut == std::set<std::string>{"a", "volume v"});
+  CHECK(guard.look({}).closed);
+  CHECK(host.shut == std::set<std::string>{"a"});
+  guard.look({volume});
+  CHECK(host.shut.contains("volume v"));
+  host.space.free = 500 * kMebibyte;
+  guard.look({volume});
+  CHECK(host.shut == std::set<std::string>{"a"});
+}
+
 TEST_CASE("a create is refused at the reserve, whoever has looked before") {
   HostDisk host;
   DiskGuard guard(kSettings, host.hooks());
