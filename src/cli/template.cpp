@@ -1,6 +1,7 @@
 #include <fcntl.h>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -9,6 +10,7 @@
 #include "base/sys.h"
 #include "cli/commands.h"
 #include "cli/print.h"
+#include "sandbox/bases.h"
 #include "sandbox/template_archive.h"
 
 namespace hutch::cli {
@@ -16,9 +18,8 @@ namespace hutch::cli {
 namespace {
 
 using nlohmann::json;
-using sandbox::LayerStore;
+using sandbox::Bases;
 using sandbox::Template;
-using sandbox::TemplateStore;
 
 /// A line on a terminal that is written again and again.
 class Progress {
@@ -51,10 +52,10 @@ json described(const Template& one) {
           {"hutch_version", one.hutch_version}};
 }
 
-int list_templates(const TemplateStore& store, bool as_json) {
+int list_templates(Bases& bases, bool as_json) {
   json report = json::array();
   std::vector<std::vector<std::string>> rows{{"NAME", "MIB", "LAYERS", "CREATED", "PARENT"}};
-  for (const Template& one : store.list()) {
+  for (const Template& one : bases.templates().list()) {
     report.push_back(described(one));
     rows.push_back({one.name, std::to_string(one.size_bytes >> 20), std::to_string(one.base.layers.size()),
                     fmt::format("{:%Y-%m-%d %H:%M}", fmt::localtime(one.created_at)),
@@ -67,19 +68,25 @@ int list_templates(const TemplateStore& store, bool as_json) {
   return 0;
 }
 
-int remove_templates(const TemplateStore& store, const std::vector<std::string>& names, bool as_json) {
-  for (const auto& name : names) (void)store.find(name);
+int remove_templates(Bases& bases, const std::vector<std::string>& names, bool as_json) {
   for (const auto& name : names) {
-    store.remove(name);
+    const Template one = bases.templates().find(name);
+    if (one.base.layers.empty()) continue;
+    if (const auto users = bases.users_of(one.base.layers.back()); !users.empty())
+      throw Error(Errc::conflict, fmt::format("template '{}' is in use by {}", name, fmt::join(users, ", ")))
+          .hint("hutch rm ends sandboxes, hutch template rm removes templates that build on it");
+  }
+  for (const auto& name : names) {
+    bases.templates().remove(name);
     if (!as_json) fmt::print("removed {}\n", name);
   }
+  (void)bases.collect();
   if (as_json) fmt::print("{}\n", json{{"removed", names}}.dump(2));
   return 0;
 }
 
-int export_one(LayerStore& layers, const TemplateStore& store, const std::vector<std::string>& words,
-               bool as_json) {
-  const Template one = store.find(words[0]);
+int export_one(Bases& bases, const std::vector<std::string>& words, bool as_json) {
+  const Template one = bases.templates().find(words[0]);
   const std::string& path = words[1];
   const bool to_pipe = path == "-";
   if (to_pipe && ::isatty(STDOUT_FILENO) == 1)
@@ -88,8 +95,8 @@ int export_one(LayerStore& layers, const TemplateStore& store, const std::vector
   sandbox::ExportedTemplate done;
   {
     Progress progress("exported");
-    done = to_pipe ? sandbox::export_template(layers, one, STDOUT_FILENO, std::ref(progress))
-                   : sandbox::export_template_file(layers, one, path, std::ref(progress));
+    done = to_pipe ? sandbox::export_template(bases.layers(), one, STDOUT_FILENO, std::ref(progress))
+                   : sandbox::export_template_file(bases.layers(), one, path, std::ref(progress));
   }
   if (done.left_out > 0) fmt::print(stderr, "{} devices are left out\n", done.left_out);
   if (to_pipe) return 0;
@@ -101,17 +108,19 @@ int export_one(LayerStore& layers, const TemplateStore& store, const std::vector
   return 0;
 }
 
-int import_one(LayerStore& layers, const TemplateStore& store, const Options& options) {
+int import_one(Bases& bases, const Options& options) {
+  (void)bases.collect();  // what an import that was killed has left takes room
   const std::string& path = options.words[1];
   const UniqueFd file = path == "-" ? UniqueFd() : sys::open(path, O_RDONLY);
   sandbox::ImportedTemplate done;
   {
     Progress progress("imported");
     done = during("importing " + path, [&] {
-      return sandbox::import_template(layers, store, file ? file.get() : STDIN_FILENO,
+      return sandbox::import_template(bases.layers(), bases.templates(), file ? file.get() : STDIN_FILENO,
                                       options.name.value_or(""), options.overwrite, std::ref(progress));
     });
   }
+  if (options.overwrite) (void)bases.collect();
   if (options.json) {
     json report = described(done.made);
     report["owners_lost"] = done.owners_lost;
@@ -135,14 +144,12 @@ int templates(const Options& options) {
   const auto& words = options.words;
   const std::string verb = words.empty() ? "" : words[0];
   const std::vector<std::string> rest(words.begin() + (words.empty() ? 0 : 1), words.end());
-  const std::string home = load_settings(options).config.home;
-  const TemplateStore store(home);
-  LayerStore layers(home);
+  Bases bases(load_settings(options).config.home);
   ::signal(SIGPIPE, SIG_IGN);
-  if (verb == "ls" && rest.empty()) return list_templates(store, options.json);
-  if (verb == "rm" && !rest.empty()) return remove_templates(store, rest, options.json);
-  if (verb == "export" && rest.size() == 2) return export_one(layers, store, rest, options.json);
-  if (verb == "import" && rest.size() == 1) return import_one(layers, store, options);
+  if (verb == "ls" && rest.empty()) return list_templates(bases, options.json);
+  if (verb == "rm" && !rest.empty()) return remove_templates(bases, rest, options.json);
+  if (verb == "export" && rest.size() == 2) return export_one(bases, rest, options.json);
+  if (verb == "import" && rest.size() == 1) return import_one(bases, options);
   throw Error(Errc::invalid_argument, "hutch template ls, rm NAME..., export NAME FILE or import FILE")
       .hint("hutch template --help");
 }

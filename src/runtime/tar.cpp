@@ -208,6 +208,7 @@ class Fields {
     out.gid = number("gid", octal(header_.gid, "a group"));
     out.major = octal(header_.major, "a device");
     out.minor = octal(header_.minor, "a device");
+    if (std::max(out.major, out.minor) > kMostOctal7) bad("a device with a number that none has");
     out.stored = number("size", octal(header_.size, "a size"));
     if (out.stored > kMostFile) bad("a size that no file has");
     if (out.kind != TarEntry::Kind::file && out.stored != 0) bad("content of what is no file");

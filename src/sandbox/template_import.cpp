@@ -25,8 +25,8 @@ using runtime::TreeProcess;
 
 constexpr uint64_t kMiB = 1u << 20;
 constexpr size_t kMostJson = 1 * kMiB;
-constexpr int kMostDepth = 16;  // nested deeper, the JSON library would run out of stack
-constexpr size_t kMostLayers = 100;
+constexpr int kMostDepth = 16;             // nested deeper, the JSON library would run out of stack
+constexpr size_t kMostArchiveLayers = 64;  // as sandbox_create_template makes
 constexpr uint64_t kInodeBytes = 256, kBytesPerInode = 8192;  // of the images of layers
 
 [[noreturn]] void refuse_archive(const std::string& why) {
@@ -56,6 +56,31 @@ struct ArchiveManifest {
   std::vector<Declared> layers;
 };
 
+bool is_plain(const std::string& text, std::string_view allowed) {
+  return text.size() <= 200 && std::ranges::all_of(text, [&](char c) {
+           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                  allowed.find(c) != std::string_view::npos;
+         });
+}
+
+/// What others rely on of a template that was made here.
+void check_foreign(const Template& made) {
+  constexpr int64_t kLastDay = 253'402'300'799;  // of the year 9999
+  const Base& base = made.base;
+  if (!made.parent.empty()) check_name(made.parent, "template");
+  if (!is_plain(base.image, ":_-")) refuse_archive("its image has no digest for a name");
+  if (!is_plain(made.hutch_version, "+._~-")) refuse_archive("no version of hutch is called so");
+  if (made.created_at < 0 || made.created_at > kLastDay) refuse_archive("it was made at no time");
+  std::string words = made.description + base.user + base.workdir;
+  for (const auto& [name, value] : base.env) {
+    if (name.empty() || name.find('=') != std::string::npos) refuse_archive("a variable without a name");
+    words += name + value;
+  }
+  if (words.find('\0') != std::string::npos) refuse_archive("a text with a zero in it");
+  if (!base.workdir.empty() && base.workdir.front() != '/')
+    refuse_archive("a working folder that is no path");
+}
+
 ArchiveManifest parse_manifest(const std::string& text) {
   try {
     const json parsed = parse_part(text, TemplateArchive::kManifest);
@@ -65,13 +90,14 @@ ArchiveManifest parse_manifest(const std::string& text) {
                                                  version, TemplateArchive::kVersion))
           .hint("`hutch version`: a newer one may read it");
     ArchiveManifest out{template_from_json(parsed.at("template").dump()), {}};
+    check_foreign(out.made);
     for (const json& layer : parsed.at("layers")) {
       const Declared declared{layer.at("entries").get<uint64_t>(), layer.at("bytes").get<uint64_t>()};
       if (declared.entries > UINT32_MAX || declared.bytes >> 50 != 0)
         refuse_archive("more in a layer than there can be");
       out.layers.push_back(declared);
     }
-    if (out.layers.empty() || out.layers.size() > kMostLayers ||
+    if (out.layers.empty() || out.layers.size() > kMostArchiveLayers ||
         out.layers.size() != out.made.base.layers.size())
       refuse_archive(
           fmt::format("{} layers, the template has {}", out.layers.size(), out.made.base.layers.size()));
@@ -118,6 +144,7 @@ class TemplateReader {
     manifest_ = parse_manifest(text);
     manifest_digest_ = "sha256:" + sha256_hex(text);
     if (!name.empty()) manifest_.made.name = std::move(name);
+    manifest_.made.base.template_name = manifest_.made.name;
     check_name_is_free(overwrite);
     check_room();
     read_layers();
@@ -154,10 +181,7 @@ class TemplateReader {
 
   void check_name_is_free(bool overwrite) const {
     check_name(manifest_.made.name, "template");
-    const auto all = templates_.list();
-    if (!overwrite && std::ranges::find(all, manifest_.made.name, &Template::name) != all.end())
-      throw Error(Errc::conflict, fmt::format("a template named '{}' exists", manifest_.made.name))
-          .hint("`--name` gives it another name, `--overwrite` replaces that one");
+    templates_.check_free(manifest_.made.name, overwrite);
   }
 
   void check_room() const {

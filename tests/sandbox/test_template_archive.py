@@ -6,13 +6,16 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import unittest
 
 from sandbox_case import HUTCH, SLOW, HutchCase, leaks, wait_for
-from template_archive import (CAPABILITY, END, ROOT, archive, digest, entry, facts_of, folder, header, make_tree, padded, pax,
-                              record, seeded)
+from template_archive import END, ROOT, archive, digest, entry, facts_of, folder, header, make_tree, padded, pax, seeded
+
+sys.path.insert(0, os.path.dirname(__file__))
+from test_templates import TemplateCase  # noqa: E402
 
 AS_ROOT = os.geteuid() == 0
 USER = 65533
@@ -202,6 +205,40 @@ class EveryKindOfFile(ArchiveCase):
                 self.assertEqual(open(files + "/root/f").read(), str(i))
 
 
+class FromSandboxToSandbox(TemplateCase):
+    def test_all_of_a_sandbox_is_there_after_template_export_import_and_create(self):
+        archived = os.path.join(self.data_folder(), "every.tar.zst")
+        first = self.create()
+        self.make(first, COUNT)
+        self.ok("sandbox_create_template", sandbox_id=first, name="first")
+        box = self.create(template="first")
+        self.sh("rm -r d1 d2/s0; mkdir d1; echo new > d1/new; rm hard/b", sandbox_id=box)
+        before = self.facts(box)
+        self.ok("sandbox_create_template", sandbox_id=box, name="every", description="of every kind")
+        done = self.hutch("template", "export", "every", archived, "--json")
+        self.assertEqual((done.returncode, json.loads(done.stdout)["left_out"]), (0, 0), done.stderr)
+        self.destroy(box, first)
+        done = self.hutch("template", "import", archived, "--name", "came", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        about = json.loads(done.stdout)
+        self.assertEqual((about["description"], about["parent"], len(about["layers"]), about["attributes_dropped"]),
+                         ("of every kind", "first", 2, 0))
+        copy = self.create(template="came")
+        self.assertEqual(self.facts(copy), before)
+        self.assertEqual(self.sh("ls d1; tool; ls /usr/share/base-files /etc/shells 2>&1", sandbox_id=copy).splitlines(),
+                         ["new", "a tool", "ls: cannot access '/etc/shells': No such file or directory", "/usr/share/base-files:", "only"])
+        self.destroy(copy)
+
+    def test_one_that_sandboxes_use_is_not_removed(self):
+        box = self.create()
+        self.ok("sandbox_create_template", sandbox_id=box, name="used")
+        user = self.create(template="used")
+        done = self.hutch("template", "rm", "used")
+        self.assertEqual(done.returncode, 125)
+        self.assertIn(user, done.stderr)
+        self.destroy(user, box)
+
+
 @unittest.skipUnless(AS_ROOT and shutil.which("setpriv"), "changes the user")
 class BetweenRootAndUsers(ArchiveCase):
     def fill(self, files, opaque):
@@ -370,6 +407,16 @@ class BadArchives(ArchiveCase):
                 ("no layers", archive(good, layers=[]), "0 layers"),
                 ("more layers than the template has", archive(good, layers=[{"entries": 1, "bytes": 1}] * 2), "2 layers, the template has 1"),
                 ("a name that is a path", archive(good, name="../made"), "cannot be a template's name"),
+                *((what, archive(good, template={"name": "made", "base": {"layers": ["a"], **base}, **about}), reason)
+                  for what, about, base, reason in (
+                      ("a parent for a terminal", {"parent": "\x1b[2J"}, {}, "cannot be a template's name"),
+                      ("an image that is a path", {}, {"image": "../../x"}, "no digest for a name"),
+                      ("a time that cannot be shown", {"created_at": 1 << 62}, {}, "at no time"),
+                      ("a version that is a text", {"hutch_version": "1\n2"}, {}, "no version"),
+                      ("a variable without a name", {}, {"env": {"a=b": "c"}}, "without a name"),
+                      ("a variable with a zero", {}, {"env": {"a": "b\0c"}}, "zero"),
+                      ("a working folder that is no path", {}, {"workdir": "x"}, "no path"),
+                      ("a description that is a number", {"description": 1}, {}, "cannot be read"))),
                 ("layers out of order", archive(*two), "not in order"),
                 ("more than there can be", archive(good, declared=(1, 1 << 60)), "than there can be"),
                 ("more than the disk has", archive(good, declared=(1, 1 << 49)), "are free on the disk"),
@@ -432,10 +479,11 @@ class BadArchives(ArchiveCase):
         self.assertIn("a template named 'made' exists", self.refused("import", good))
         self.assertEqual(os.listdir(self.here + "/layers"), layers)
         self.ok("import", good, "--overwrite")
+        self.assertEqual(len(os.listdir(self.here + "/layers")), 1)  # the one before is gone
         self.ok("import", good, "--name", "other")
         self.assertEqual(self.names(), ["made", "other"])
         self.ok("rm", "made", "other")
-        self.assertEqual(self.names(), [])
+        self.assert_nothing_there()
 
     def test_files_that_cannot_be_opened_are_named(self):
         self.assertIn("No such file", self.refused("import", self.path("none.tar")))
@@ -473,6 +521,9 @@ class Interrupted(ArchiveCase):
             server.kill()
         self.assertEqual(self.names(home), [])
         self.assertEqual([n for n in os.listdir(home + "/layers") if not n.startswith(".new-")], [])
+        self.assert_nothing_runs(home)
+        self.ok("import", self.write("a.tar", whole), home=home)  # which gives back what was left
+        self.assertEqual(len(os.listdir(home + "/layers")), 1)
         self.assert_nothing_runs(home)
 
     def test_an_import_killed_anywhere_is_there_whole_or_not_at_all(self):
