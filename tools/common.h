@@ -11,7 +11,7 @@
 /// What several tools share: finding the sandbox of a call, and words for people and models.
 namespace hutch::tools {
 
-inline constexpr const char* kSandboxIdHelp = "Id or name (default: the default sandbox).";
+inline constexpr const char* kSandboxIdHelp = "Default: the default sandbox.";
 
 /// The sandbox of a call, and what the caller should be told about it (empty, or a line without its end).
 struct Target {

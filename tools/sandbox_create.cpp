@@ -72,9 +72,9 @@ void add_sandbox_create(mcp::ToolRegistry& registry, Services& services) {
       {.name = "sandbox_create",
        .title = "Create a sandbox",
        .description =
-           "Makes a new isolated Linux sandbox and returns its sandbox_id. Not needed for one-off work: "
-           "calls without sandbox_id share a default one. It has the host's programs, none of its files and "
-           "no network; its files live until sandbox_destroy, ttl_s, or 30 minutes without use.",
+           "Makes an isolated Linux sandbox with the host's programs, none of its files and no network. Not "
+           "needed for one-off work: calls without sandbox_id share a default one. Its files live until "
+           "sandbox_destroy, ttl_s, or 30 minutes without use.",
        .toolset = "core",
        .lean = true,
        .always_load = true},

@@ -27,20 +27,20 @@ struct SandboxCreateArgs {
   template <class V>
   void describe(V& v) {
     v.optional("profile", profile, "See sandbox_list_profiles.");
-    v.optional("template", template_name, "From sandbox_create_template.", {.max = 64});
-    v.optional("image", image, "Root file system instead of the host's, such as python:3.12.", {.max = 500});
-    v.optional("name", name, "Usable as sandbox_id.", {.max = 64});
+    v.optional("template", template_name, "From sandbox_create_template.");
+    v.optional("image", image, "Root file system, such as python:3.12.");
+    v.optional("name", name, "Usable as sandbox_id.");
     v.optional("runtime", runtime, "runsc: gVisor.");
     v.optional("memory", memory, "Default 1g; no swap.", {.min = 16 << 20});
-    v.optional("cpus", cpus, "Default 2.", {.min = 0.05, .max = 1024});
-    v.optional("pids", pids, "Default 512.", {.min = 8, .max = 4'194'304});
+    v.optional("cpus", cpus, "Default 2.", {.min = 0.05});
+    v.optional("pids", pids, "Default 512.", {.min = 8});
     v.optional("disk", disk, "Default 2g.", {.min = 16 << 20});
     v.optional("env", env, "Environment variables.");
     v.optional("workdir", workdir, "Where commands start (default /workspace).");
     v.optional("volumes", volumes, "Folders that outlive sandboxes.");
     v.optional("ttl_s", ttl_s, "Seconds after which it ends (default 0: never).",
                {.min = 0, .max = 31'536'000});
-    v.optional("idle_timeout_s", idle_timeout_s, "Seconds without use after which it ends (default 1800).",
+    v.optional("idle_timeout_s", idle_timeout_s, "Seconds without use until then (default 1800).",
                {.min = 0, .max = 31'536'000});
     v.optional("labels", labels, "For sandbox_list.", {.max = 64});
   }

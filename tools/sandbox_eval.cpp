@@ -190,7 +190,7 @@ void add_sandbox_eval(mcp::ToolRegistry& registry, Services& services) {
        .description =
            "Runs code in the sandbox and returns what it printed, the value of the last expression (python, "
            "javascript), and plots as images. With `session` (python, javascript, bash) variables, imports "
-           "and functions live on between calls, as in a notebook; without, each call is a fresh process.",
+           "and functions live on between calls; without, each call is a fresh process.",
        .toolset = "core",
        .lean = true,
        .task = true},

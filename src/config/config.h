@@ -229,8 +229,8 @@ struct VolumeUse {
 
   template <class V>
   void describe(V& v) {
-    v.required("name", name, "Made on first use.");
-    v.required("target", target, "Absolute path.");
+    v.required("name", name, "");
+    v.required("target", target, "");
     v.optional("read_only", read_only, "");
   }
 };

@@ -11,7 +11,7 @@ namespace hutch::sandbox {
 Base Bases::resolve(const Wanted& wanted, const config::Profile& profile) const {
   if (!wanted.template_name.empty() && !wanted.image.empty())
     throw Error(Errc::invalid_argument, "`template` and `image` exclude each other")
-        .hint("a template has its image in it");
+        .hint("leave `image` out: a template has its image in it");
   const bool asked = !wanted.template_name.empty() || !wanted.image.empty();
   const std::string& name = asked ? wanted.template_name : profile.template_name;
   const std::string& image = asked ? wanted.image : profile.image;

@@ -205,7 +205,7 @@ void Builder::build(Entry& entry, const Build& wanted, std::vector<AttachedVolum
 
   std::vector<runtime::VolumeMount> mounts;
   if (volumes != nullptr) mounts = open_volumes(entry, *volumes, ::geteuid() == 0);
-  for (const auto& layer : base.layers) entry.layers.push_back(bases_.layers().open(layer));
+  for (const auto& layer : base.layers) entry.layers.push_back(bases_.layers().use(layer));
   const std::string folder = store_.sandbox_folder(entry.id);
   auto channel = Channel::create(io_.context(), folder);
   runtime::Container container = runtime.start({.id = entry.id,

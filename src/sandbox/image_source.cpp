@@ -207,7 +207,7 @@ Error unknown_form(const std::string& path) {
              fmt::format("{} is no OCI layout, no archive of one, nothing that `docker save` has written and "
                          "no tar of a root file system",
                          path))
-      .hint("tar -C ROOT -c . > root.tar makes a tar of a root file system");
+      .hint("`tar -C ROOT -c . > root.tar` makes a tar of a root file system");
 }
 
 }  // namespace

@@ -139,7 +139,7 @@ ImageStore::Names ImageStore::read_names() const {
     return nlohmann::json::parse(sys::read_file(path)).get<Names>();
   } catch (const nlohmann::json::exception& e) {
     throw Error(Errc::internal, fmt::format("{} cannot be read: {}", path, e.what()))
-        .hint("remove that file: images stay, and get their names when they are pulled again");
+        .hint("remove that file: images stay, and `hutch image pull` gives them their names again");
   }
 }
 

@@ -173,7 +173,7 @@ LayerManifest LayerStore::manifest(const std::string& id) const {
   }
 }
 
-std::shared_ptr<const runtime::SealedLayer> LayerStore::open(const std::string& id) {
+std::shared_ptr<const runtime::SealedLayer> LayerStore::use(const std::string& id) {
   {
     const std::lock_guard lock(mutex_);
     const auto it = open_.find(id);

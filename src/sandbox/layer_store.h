@@ -71,7 +71,7 @@ class LayerStore {
   Finished finish(LayerDraft draft, uint32_t first_id, bool lasts, DraftFiles files = {});
 
   /// Throws not_found. While somebody holds it, collect() leaves it alone.
-  std::shared_ptr<const runtime::SealedLayer> open(const std::string& id);
+  std::shared_ptr<const runtime::SealedLayer> use(const std::string& id);
   LayerManifest manifest(const std::string& id) const;
   /// Removes layers that nobody holds, of any server, and that are not among `wanted`, and what is half made
   /// and was given up. Returns the bytes that were freed.

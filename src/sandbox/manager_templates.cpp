@@ -16,7 +16,7 @@ constexpr size_t kMostLayers = 64;
 
 Error in_use(const std::string& name, const std::vector<std::string>& users) {
   return Error(Errc::conflict, fmt::format("template '{}' is in use by {}", name, fmt::join(users, ", ")))
-      .hint("destroy the sandboxes, delete the templates that build on it, or leave it");
+      .hint("sandbox_destroy ends a sandbox, sandbox_delete_template deletes a template that builds on it");
 }
 
 }  // namespace
@@ -31,7 +31,7 @@ Template Manager::save_template(const std::string& id_or_name, const std::string
     throw Error(Errc::limit_exceeded, fmt::format("a template can have {} layers, one for each that it was "
                                                   "made from in turn",
                                                   kMostLayers))
-        .hint("make it anew from a sandbox that is based on an earlier one");
+        .hint("sandbox_create with an earlier `template`, and make it anew from that");
   disk_guard_.check_room_for_create();
   bases().templates().check_free(name, overwrite);
   const auto sealed = builder_.seal(*entry_of(*sandbox), true);
@@ -78,7 +78,7 @@ std::vector<std::shared_ptr<Sandbox>> Manager::fork(const std::string& id_or_nam
   Description about = sandbox->about();
   if (about.base.layers.size() >= kMostLayers)
     throw Error(Errc::limit_exceeded, fmt::format("a fork of a fork goes {} deep", kMostLayers))
-        .hint("fork one of the earlier ones");
+        .hint("sandbox_fork one of the earlier ones");
   disk_guard_.check_room_for_create();
   auto sealed = builder_.seal(*entry_of(*sandbox), false);
   about.base.layers.push_back(sealed.manifest.id);

@@ -205,7 +205,7 @@ void Sandbox::begin_stillness() {
       if (runs || active_calls_ > 0)
         throw Error(Errc::conflict,
                     fmt::format("something runs in sandbox {}, and it cannot be frozen: {}", id(), e.what()))
-            .hint("end its processes first");
+            .hint("end its processes first: sandbox_process lists them");
     }
   }
   stillness_ = Stillness::held;

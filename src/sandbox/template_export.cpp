@@ -26,7 +26,7 @@ class TemplateWriter {
   TemplateWriter(LayerStore& layers, const Template& exported, int out, const ArchiveProgress& progress)
       : exported_(exported), out_(out), progress_(progress) {
     for (const auto& id : exported_.base.layers) {
-      Part part{.layer = layers.open(id), .tree = {}};
+      Part part{.layer = layers.use(id), .tree = {}};
       part.tree = part.layer->on_disk()
                       ? UniqueFd(::openat(part.layer->mount().get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC))
                       : sys::open(part.layer->files(), O_RDONLY | O_DIRECTORY);

@@ -22,6 +22,11 @@ export const calls = [
   { tool: 'sandbox_process', args: { sandbox_id: 'real-client', action: 'list' }, text: /no background processes/, field: 'processes' },
   { tool: 'sandbox_info', args: { sandbox_id: 'real-client' }, text: /real-client|sbx-/, field: 'limits' },
   { tool: 'sandbox_update', args: { sandbox_id: 'real-client', ttl_s: 900 }, text: /sbx-/, field: 'expires_at' },
+  { tool: 'sandbox_create_template', args: { sandbox_id: 'real-client', name: 'real-client' }, text: /made template real-client/, field: 'size_bytes' },
+  { tool: 'sandbox_list_templates', args: {}, text: /real-client/, field: 'templates' },
+  { tool: 'sandbox_fork', args: { sandbox_id: 'real-client', name: 'real-fork' }, text: /forked sbx-/, field: 'sandboxes' },
+  { tool: 'sandbox_delete_template', args: { name: 'real-client' }, text: /real-client/, field: 'deleted' },
+  { tool: 'sandbox_destroy', args: { sandbox_id: 'real-fork' }, text: /sbx-/, field: 'destroyed' },
   { tool: 'sandbox_destroy', args: { sandbox_id: 'real-client' }, text: /sbx-/, field: 'destroyed' },
 ];
 
@@ -33,6 +38,8 @@ export const alone = {
   sandbox_exec: { command: 'echo 54' },
   sandbox_eval: { code: '2 ** 10', language: 'python' },
   sandbox_process: { action: 'list' },
+  sandbox_create_template: { name: 'alone' },
+  sandbox_delete_template: { name: 'none' }, // isError: there is none
   sandbox_destroy: { sandbox_id: 'sbx-000000000000' }, // gone already: a success
 };
 

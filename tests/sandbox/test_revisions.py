@@ -14,6 +14,9 @@ CALLS = (
     ("sandbox_read_file", {"path": "missing"}), ("sandbox_exec", {"sandbox_id": "nope", "command": "true"}),
     ("sandbox_exec", {}), ("sandbox_exec", {"command": "exit 3"}), ("sandbox_exec", {"command": "sleep 9", "timeout_s": 0.2}),
     ("sandbox_update", {"sandbox_id": "rev", "ttl_s": 900, "labels": {"a": "b"}}),
+    ("sandbox_create_template", {"sandbox_id": "rev", "name": "rev"}), ("sandbox_list_templates", {}),
+    ("sandbox_fork", {"sandbox_id": "rev", "name": "rev-fork"}), ("sandbox_destroy", {"sandbox_id": "rev-fork"}),
+    ("sandbox_delete_template", {"name": "rev"}),
     ("sandbox_destroy", {"sandbox_id": "rev"}),
 )
 FAILING = {11, 12, 13}  # indexes of CALLS that must be isError
