@@ -35,7 +35,7 @@ struct SandboxExecArgs {
     v.optional("background", background, "Return at once (default false).");
     v.optional("yield_s", yield_s, "Seconds until it goes on in the background (default 55).",
                {.min = 0.05, .max = 3600});
-    v.optional("tty", tty, "Run it in a terminal; the output is the screen (default false).");
+    v.optional("tty", tty, "In a terminal; returns the screen (default false).");
     v.optional("rows", rows, "Of the terminal (default 24).", {.min = 1, .max = 500});
     v.optional("columns", columns, "Of the terminal (default 80).", {.min = 1, .max = 500});
     v.optional("output_limit", output_limit, "Characters to return (default 10000).",

@@ -289,7 +289,7 @@ void add_sandbox_process(mcp::ToolRegistry& registry, Services& services) {
   registry.add<SandboxProcessArgs, SandboxProcessResult>(
       {.name = "sandbox_process",
        .title = "Background processes",
-       .description = "For commands in the background of a sandbox. list: all. read: what it printed since "
+       .description = "For background commands. list: all. read: what it printed since "
                       "the last read; of a terminal the screen. write: text or keys to its input; with "
                       "wait_s returns the answer. signal: ends it. wait: until it has ended.",
        .toolset = "core",

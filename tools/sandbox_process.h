@@ -19,7 +19,7 @@ struct SandboxProcessArgs {
     v.required("action", action, "What to do.", {.one_of = {"list", "read", "write", "signal", "wait"}});
     v.optional("process_id", process_id, "For all but list.", {.min = 1});
     v.optional("cursor", cursor,
-               "read: from this `cursor` of a result; negative: bytes before the end (default: the last "
+               "read: from this `cursor`; negative: bytes before the end (default: the last "
                "read's end).");
     v.optional(
         "input", input,
@@ -27,7 +27,7 @@ struct SandboxProcessArgs {
     v.optional("eof", eof, "write: end its input after that (default false).");
     v.optional(
         "signal", signal,
-        "TERM (default) ends all of it, by KILL after 2 s; KILL; or INT, HUP, QUIT, USR1, USR2, STOP, CONT.");
+        "TERM (default) ends all, by KILL after 2 s; or KILL, INT, HUP, QUIT, USR1, USR2, STOP, CONT.");
     v.optional("wait_s", wait_s,
                "Seconds to wait for output (default 0; write to a terminal 1), or for the end (default 30).",
                {.min = 0, .max = 3600});
