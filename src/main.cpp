@@ -95,9 +95,11 @@ std::vector<Verb> verbs_of_the_host() {
        {"all", "config=", "json"},
        cli::gc},
       {"image",
-       "pull [-f] NAME | import PATH --name NAME | ls | rm NAME|DIGEST | gc  [--config FILE] [--json]",
-       "get root file systems from registries, archives and folders; pull -f: ask again for one that is here",
-       {"f", "name=", "config=", "json"},
+       "pull [-f] NAME | import PATH --name NAME | build DIR --name NAME [--file DOCKERFILE] | ls | "
+       "rm NAME|DIGEST | gc  [--config FILE] [--json]",
+       "get root file systems from registries, archives, folders and Dockerfiles; pull -f: also one that is "
+       "here",
+       {"f", "name=", "file=", "config=", "json"},
        cli::image},
       {"pool",
        "status|flush [--config FILE] [--server ID] [--json]",

@@ -18,7 +18,7 @@ struct SandboxEvalArgs {
     v.optional("session", session, "Interpreter that keeps its state (default: a fresh process).",
                {.max = 64});
     v.optional("restart", restart, "Begin the session anew (default false).");
-    v.optional("path", path, "File to keep the code in.");
+    v.optional("path", path, "File for the code.");
     v.optional("timeout_s", timeout_s, "Seconds until its end (default 120).",
                {.min = 0.05, .max = 3600});
   }

@@ -33,7 +33,7 @@ struct SandboxExecArgs {
     v.optional("timeout_s", timeout_s, "Seconds until its end (default 120; with background none).",
                {.min = 0.05, .max = 3600});
     v.optional("background", background, "Return at once (default false).");
-    v.optional("yield_s", yield_s, "Seconds until it goes on in the background (default 55).",
+    v.optional("yield_s", yield_s, "Seconds until it goes to the background (default 55).",
                {.min = 0.05, .max = 3600});
     v.optional("tty", tty, "In a terminal; returns the screen (default false).");
     v.optional("rows", rows, "Of the terminal (default 24).", {.min = 1, .max = 500});

@@ -29,7 +29,7 @@ struct SandboxProcessArgs {
         "signal", signal,
         "TERM (default) ends all, by KILL after 2 s; or KILL, INT, HUP, QUIT, USR1, USR2, STOP, CONT.");
     v.optional("wait_s", wait_s,
-               "Seconds to wait for output (default 0; write to a terminal 1), or for the end (default 30).",
+               "Seconds to wait for output (default 0; terminal write 1) or the end (default 30).",
                {.min = 0, .max = 3600});
     v.optional("raw", raw, "Of a terminal what was printed, not the screen (default false).");
     v.optional("output_limit", output_limit, "Characters to return (default 10000).",

@@ -95,7 +95,11 @@ int image(const Options& options) {
   const config::LoadedConfig settings = load_settings(options);
   sandbox::Bases bases(settings.config);
   sandbox::ImageStore& store = bases.images();
-  const auto in_use = [&] { return bases.layers_in_use(); };
+  const auto users_of = [&](const std::string& layer) { return bases.users_of(layer); };
+  const auto removed = [&](sandbox::ImageStore::Removed what) {
+    what.freed_bytes += bases.collect();
+    return show_removed(options, what);
+  };
   const auto progress = [](std::string_view line) { fmt::print(stderr, "{}\n", line); };
   const std::string verb = options.words.empty() ? "" : options.words[0];
   if (verb == "pull")
@@ -106,11 +110,19 @@ int image(const Options& options) {
           .hint("hutch image import PATH --name NAME");
     return show_image(options, store.import(only_word(options, "path"), *options.name, progress, {}));
   }
+  if (verb == "build") {
+    if (!options.name)
+      throw Error(Errc::invalid_argument, "the image needs a name")
+          .hint("hutch image build DIR --name NAME [--file DOCKERFILE]");
+    const std::string& context = only_word(options, "folder");
+    return show_image(options, store.build(context, options.dockerfile.value_or(context + "/Dockerfile"),
+                                           *options.name, progress, {}));
+  }
   if (verb == "ls") return list_images(options, store);
-  if (verb == "rm") return show_removed(options, store.remove(only_word(options, "image"), in_use));
-  if (verb == "gc") return show_removed(options, store.collect(in_use));
+  if (verb == "rm") return removed(store.remove(only_word(options, "image"), users_of));
+  if (verb == "gc") return removed(store.collect(users_of));
   throw Error(Errc::invalid_argument, fmt::format("there is no `hutch image {}`", verb))
-      .hint("hutch image pull, import, ls, rm or gc");
+      .hint("hutch image pull, import, build, ls, rm or gc");
 }
 
 }  // namespace hutch::cli

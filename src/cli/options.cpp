@@ -21,7 +21,7 @@ void set_value(Options& options, const std::string& name, const std::string& val
       {"config", &options.config_file}, {"results", &options.results}, {"toolsets", &options.toolsets},
       {"profile", &options.profile},    {"json", &options.json_file},  {"only", &options.only},
       {"peers", &options.peers_file},   {"server", &options.server},   {"workdir", &options.workdir},
-      {"size", &options.size},          {"name", &options.name}};
+      {"size", &options.size},          {"name", &options.name},       {"file", &options.dockerfile}};
   if (name == "env")
     options.env.push_back(value);
   else

@@ -10,7 +10,7 @@ namespace hutch::cli {
 
 /// What was given on the command line after the verb.
 struct Options {
-  std::optional<std::string> config_file, results, toolsets, profile, server, workdir, size, name;
+  std::optional<std::string> config_file, results, toolsets, profile, server, workdir, size, name, dockerfile;
   std::vector<std::string> env;                            // each NAME=VALUE
   std::optional<std::string> json_file, only, peers_file;  // of `hutch bench`
   bool json = false, quick = false, full = false, help = false;

@@ -85,8 +85,12 @@ class StagePlan {
   void exec(const std::vector<std::string>& argv);
   /// In place of exec(): the process ends.
   void end() { add({"end"}); }
+  /// From here on in a process of its own, PID 1 of a PID namespace with a /proc: with the server `parent` it
+  /// ends, and with it all that it starts. The plan has private mounts by then.
+  void enter_pid_namespace(pid_t parent) { add({"pid_namespace", std::to_string(parent)}); }
   /// A program of the host's that works for the server `parent` and is killed with it, also by kill -9.
-  /// `env`: NAME=VALUE, exactly these. Nothing is mounted for it: servers without privileges can have it too.
+  /// `env`: NAME=VALUE, exactly these. `parent` is 0 in a PID namespace. Nothing is mounted for it: servers
+  /// without privileges can have it too.
   void exec_tool(pid_t parent, const std::vector<std::string>& argv, const std::vector<std::string>& env);
 
   const std::string& encoded() const noexcept { return encoded_; }

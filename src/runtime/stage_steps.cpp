@@ -6,6 +6,7 @@
 #include <linux/mount.h>
 #include <linux/openat2.h>
 #include <linux/securebits.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/fsuid.h>
@@ -418,9 +419,32 @@ std::vector<char*> pointers(const StageStep& s, size_t first, size_t end) {
   return out;
 }
 
-void do_exec_tool(State&, const StageStep& s) {
+void end_with(const std::string& parent) {
   check(::prctl(PR_SET_PDEATHSIG, SIGKILL), "prctl", "the end of the server");
-  if (std::to_string(::getppid()) != s.at(1)) throw Error(Errc::unavailable, "the server has ended");
+  if (std::to_string(::getppid()) != parent) throw Error(Errc::unavailable, "the server has ended");
+}
+
+void do_pid_namespace(State&, const StageStep& s) {
+  end_with(s[1]);
+  check(::unshare(CLONE_NEWPID), "unshare", "PID namespace");
+  sys::Pipe alive = sys::pipe();
+  const pid_t pid = ::fork();
+  check(pid, "fork", "PID namespace");
+  if (pid != 0) {
+    int status = 0;
+    (void)sys::retry_eintr([&] { return ::waitpid(pid, &status, 0); });
+    ::_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+  }
+  // From inside, the parent has no number that would tell whether it still lives.
+  check(::prctl(PR_SET_PDEATHSIG, SIGKILL), "prctl", "the end of the server");
+  alive.write_end.reset();
+  pollfd parent{.fd = alive.read_end.get(), .events = 0, .revents = 0};
+  if (::poll(&parent, 1, 0) != 0) throw Error(Errc::unavailable, "the server has ended");
+  check(::mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr), "mount", "/proc");
+}
+
+void do_exec_tool(State&, const StageStep& s) {
+  end_with(s.at(1));
   const size_t first = 3 + std::stoul(s.at(2));
   const auto env = pointers(s, 3, first), argv = pointers(s, first, s.size());
   ::umask(022);
@@ -472,6 +496,7 @@ constexpr Verb kVerbs[] = {{"wait", 1, do_wait},
                            {"attach_volume", 6, do_attach_volume},
                            {"bind_volume", 6, do_bind_volume},
                            {"exec", 0, do_exec},
+                           {"pid_namespace", 2, do_pid_namespace},
                            {"exec_tool", 0, do_exec_tool}};
 
 void run_step(State& state, const StageStep& step) {

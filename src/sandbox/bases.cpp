@@ -33,18 +33,15 @@ std::vector<std::string> Bases::users_of(const std::string& layer) const {
   return users;
 }
 
-std::set<std::string> Bases::layers_in_use() const {
-  std::set<std::string> layers;
-  for (const Record& record : all_records(layers_.home()))
-    layers.insert(record.layers.begin(), record.layers.end());
-  for (const Template& one : templates_.list()) layers.insert(one.base.layers.begin(), one.base.layers.end());
-  return layers;
-}
-
 uint64_t Bases::collect() {
-  std::set<std::string> wanted = layers_in_use();
-  wanted.merge(images_.layers());
-  return layers_.collect(wanted);
+  return layers_.collect([&] {
+    std::set<std::string> wanted = images_.layers();
+    for (const Record& record : all_records(layers_.home()))
+      wanted.insert(record.layers.begin(), record.layers.end());
+    for (const Template& one : templates_.list())
+      wanted.insert(one.base.layers.begin(), one.base.layers.end());
+    return wanted;
+  });
 }
 
 }  // namespace hutch::sandbox

@@ -31,8 +31,6 @@ class Bases {
 
   /// Sandboxes of all servers that have the layer, and templates that build on it. Empty when it is free.
   std::vector<std::string> users_of(const std::string& layer) const;
-  /// Those that templates or sandboxes of any server refer to.
-  std::set<std::string> layers_in_use() const;
   /// Removes layers that nothing refers to. Returns the bytes that were freed.
   uint64_t collect();
 

@@ -36,7 +36,8 @@ bool is_path(std::string_view path) {
 }
 
 bool is_registry(std::string_view registry) {
-  return !registry.empty() && registry.front() != '-' && consists_of(registry, ".-:[]", true);
+  return !registry.empty() && consists_of(registry.substr(0, 1), "[", true) &&
+         consists_of(registry, ".-:[]", true);
 }
 
 bool is_tag(std::string_view tag) {
@@ -82,7 +83,8 @@ ImageReference parse_image_reference(std::string_view text) {
     out.registry = kDefaultRegistry;
   }
   out.path = text;
-  if (out.registry == kDefaultRegistry && slash == text.npos) out.path.insert(0, kDefaultPath);
+  if (out.registry == kDefaultRegistry && out.path.find('/') == out.path.npos)
+    out.path.insert(0, kDefaultPath);
   if (!is_registry(out.registry) || !is_path(out.path) || out.path.size() > kLongestName) throw fail();
   return out;
 }

@@ -89,7 +89,6 @@ void skopeo_copy(std::vector<std::string> options, const std::string& source, co
   ImageTool skopeo{.program = "skopeo", .arguments = {}, .work = work.folder, .grows = {work.folder}};
   if (!has_policy()) skopeo.arguments.push_back("--insecure-policy");
   skopeo.arguments.push_back("copy");
-  options.push_back("--dest-oci-accept-uncompressed-layers");
   options.push_back(source);
   options.push_back(fmt::format("oci:{}:{}", work.layout(), kLayoutTag));
   skopeo.arguments.insert(skopeo.arguments.end(), options.begin(), options.end());
@@ -210,7 +209,36 @@ Error unknown_form(const std::string& path) {
       .hint("`tar -C ROOT -c . > root.tar` makes a tar of a root file system");
 }
 
+/// Names without a registry mean what they mean everywhere else here.
+std::string registries_config(const std::vector<std::string>& insecure_registries) {
+  std::string text = "unqualified-search-registries = [\"docker.io\"]\n";
+  for (const auto& registry : insecure_registries)
+    text += fmt::format("[[registry]]\nlocation = {}\ninsecure = true\n", nlohmann::json(registry).dump());
+  return text;
+}
+
 }  // namespace
+
+void build_image(const std::string& context, const std::string& dockerfile,
+                 const std::vector<std::string>& insecure_registries, const ImageWork& work) {
+  const std::string folder = real_path(context), file = real_path(dockerfile),
+                    registries = work.folder + "/registries.conf", tag = "localhost/hutch-build";
+  sys::write_file(registries, registries_config(insecure_registries), 0600);
+  const auto buildah = [&](const std::vector<std::string>& words) {
+    ImageTool tool{.program = "buildah", .arguments = {}, .work = work.folder, .grows = {work.folder}};
+    // vfs works on any file system, and leaves no mounts.
+    tool.arguments = {
+        "--root", work.folder + "/storage", "--runroot", work.folder + "/run", "--storage-driver", "vfs"};
+    tool.arguments.insert(tool.arguments.end(), words.begin(), words.end());
+    tool.env = {"CONTAINERS_REGISTRIES_CONF=" + registries};
+    tool.line = work.progress;
+    tool.has_children = true;
+    run_image_tool(std::move(tool), work.stage, work.data_folder, work.bounds);
+  };
+  buildah(
+      {"build", "--isolation", "chroot", "--format", "oci", "--layers=false", "-f", file, "-t", tag, folder});
+  buildah({"push", tag, fmt::format("oci:{}:{}", work.layout(), kLayoutTag)});
+}
 
 void fetch_image(const ImageReference& reference, const std::vector<std::string>& insecure_registries,
                  const ImageWork& work) {
@@ -240,7 +268,11 @@ std::string copy_local_image(const std::string& path, const ImageWork& work) {
   }
   const auto copy = [&](const char* form, const char* words) {
     work.progress(fmt::format("{} is {}", path, words));
-    skopeo_copy({}, fmt::format("{}:{}", form, source), work);
+    // Without it digests change; with it skopeo 1.9 calls plain layers of Docker's formats compressed.
+    const bool docker = form == std::string_view("docker-archive");
+    skopeo_copy(docker ? std::vector<std::string>{}
+                       : std::vector<std::string>{"--dest-oci-accept-uncompressed-layers"},
+                fmt::format("{}:{}", form, source), work);
     return std::string(words);
   };
   if (S_ISDIR(st.st_mode)) {

@@ -25,6 +25,11 @@ struct ImageWork {
 void fetch_image(const ImageReference& reference, const std::vector<std::string>& insecure_registries,
                  const ImageWork& work);
 
+/// By buildah from a Dockerfile, whose commands run on this host as the server's user, in a folder of their
+/// own but with the host's network: it is to be trusted. `context`: the folder that it copies from.
+void build_image(const std::string& context, const std::string& dockerfile,
+                 const std::vector<std::string>& insecure_registries, const ImageWork& work);
+
 /// From a file or folder of this host: an OCI layout, an archive of one, what `docker save` writes, or a tar
 /// of a root file system; archives also compressed by gzip. Returns in words which it is.
 std::string copy_local_image(const std::string& path, const ImageWork& work);

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -116,6 +117,15 @@ Error no_such_image(const std::string& reference, const std::vector<Image>& imag
       .hint("hutch image pull NAME, or hutch image import PATH --name NAME");
 }
 
+/// Of an image that does not come from a registry.
+std::string name_to_give(const std::string& name) {
+  const ImageReference wanted = parse_image_reference(name);
+  if (!wanted.digest.empty())
+    throw Error(Errc::invalid_argument, fmt::format("'{}' is a digest, which is not to be chosen", name))
+        .hint("a name such as `mine:1`, without @sha256:...");
+  return wanted.name();
+}
+
 }  // namespace
 
 Base Image::base() const {
@@ -222,14 +232,21 @@ Image ImageStore::pull(const std::string& reference, bool anew, const Progress& 
 
 Image ImageStore::import(const std::string& path, const std::string& name, const Progress& progress,
                          const std::stop_token& stop) {
-  const ImageReference wanted = parse_image_reference(name);
-  if (!wanted.digest.empty())
-    throw Error(Errc::invalid_argument, fmt::format("'{}' is no name for an image that is imported", name))
-        .hint("a name such as `mine:1`, without @sha256:...");
+  const std::string full = name_to_give(name);
   sys::make_dirs(folder(), 0700);
   return during("importing " + path, [&] {
-    return make(wanted.name(), progress, stop,
-                [&](const ImageWork& work) { (void)copy_local_image(path, work); });
+    return make(full, progress, stop, [&](const ImageWork& work) { (void)copy_local_image(path, work); });
+  });
+}
+
+Image ImageStore::build(const std::string& context, const std::string& dockerfile, const std::string& name,
+                        const Progress& progress, const std::stop_token& stop) {
+  const std::string full = name_to_give(name);
+  sys::make_dirs(folder(), 0700);
+  return during("building " + dockerfile, [&] {
+    return make(full, progress, stop, [&](const ImageWork& work) {
+      build_image(context, dockerfile, settings_.insecure_registries, work);
+    });
   });
 }
 
@@ -278,13 +295,7 @@ std::set<std::string> ImageStore::layers() const {
   return out;
 }
 
-void ImageStore::free_layers(const LayersInUse& in_use, Removed& removed) {
-  std::set<std::string> wanted = in_use();
-  wanted.merge(layers());
-  removed.freed_bytes += layers_.collect(wanted);
-}
-
-ImageStore::Removed ImageStore::remove(const std::string& reference, const LayersInUse& in_use) {
+ImageStore::Removed ImageStore::remove(const std::string& reference, const UsersOf& users_of) {
   sys::make_dirs(folder(), 0700);
   const UniqueFd turn = sys::lock_folder(folder());
   Names names = read_names();
@@ -298,32 +309,30 @@ ImageStore::Removed ImageStore::remove(const std::string& reference, const Layer
         removed.names = {name};
   for (const auto& name : removed.names) names.erase(name);
   if (removed.names.size() == image->names.size()) {
-    if (in_use().contains(image->layer))
-      throw Error(Errc::conflict, fmt::format("image '{}' is in use by sandboxes or templates", reference))
-          .hint("end them first: `hutch ls`, `hutch rm`, `hutch template ls`");
+    if (const auto users = users_of(image->layer); !users.empty())
+      throw Error(Errc::conflict,
+                  fmt::format("image '{}' is in use by {}", reference, fmt::join(users, ", ")))
+          .hint("`hutch rm` ends sandboxes, sandbox_delete_template removes templates");
     write_names(names);
     (void)::unlink(file_of(image->digest).c_str());
     removed.digests.push_back(image->digest);
   } else {
     write_names(names);
   }
-  free_layers(in_use, removed);
   return removed;
 }
 
-ImageStore::Removed ImageStore::collect(const LayersInUse& in_use) {
+ImageStore::Removed ImageStore::collect(const UsersOf& users_of) {
   Removed removed;
   if (sys::exists(folder())) {
     const UniqueFd turn = sys::lock_folder(folder());
     removed.freed_bytes += remove_given_up_work(folder());
-    const std::set<std::string> used = in_use();
     for (const auto& image : list()) {
-      if (!image.names.empty() || used.contains(image.layer)) continue;
+      if (!image.names.empty() || !users_of(image.layer).empty()) continue;
       (void)::unlink(file_of(image.digest).c_str());
       removed.digests.push_back(image.digest);
     }
   }
-  free_layers(in_use, removed);
   return removed;
 }
 

@@ -35,8 +35,8 @@ class ImageStore {
  public:
   ImageStore(LayerStore& layers, config::Images settings) : layers_(layers), settings_(std::move(settings)) {}
 
-  /// The ids of layers that something else than an image refers to: templates, records of sandboxes.
-  using LayersInUse = std::function<std::set<std::string>()>;
+  /// Who needs a layer, in words: sandboxes and templates, see Bases::users_of().
+  using UsersOf = std::function<std::vector<std::string>(const std::string& layer)>;
 
   /// What is here under that name ("python:3.12", also in full), digest, or beginning of a digest of at least
   /// 12 digits.
@@ -49,19 +49,23 @@ class ImageStore {
   /// From a file or folder of this host, see copy_local_image(). It takes the name from whatever has it.
   Image import(const std::string& path, const std::string& name, const Progress& progress,
                const std::stop_token& stop);
+  /// From a Dockerfile, see build_image().
+  Image build(const std::string& context, const std::string& dockerfile, const std::string& name,
+              const Progress& progress, const std::stop_token& stop);
   std::vector<Image> list() const;
 
+  /// Their layers are nobody's then: Bases::collect() gives their space back.
   struct Removed {
     std::vector<std::string> names;    // that are names no more
     std::vector<std::string> digests;  // of images that are gone
-    uint64_t freed_bytes = 0;
+    uint64_t freed_bytes = 0;          // by what was given up
   };
   /// By a name: that name, and the image with its last one. By digest: the image with all its names. Throws
-  /// not_found, and conflict while something refers to its layer.
-  Removed remove(const std::string& reference, const LayersInUse& in_use);
-  /// Images without names that nothing refers to, layers of nobody, and what was given up half done.
-  Removed collect(const LayersInUse& in_use);
-  /// Those of images.
+  /// not_found, and conflict, which names who needs its layer.
+  Removed remove(const std::string& reference, const UsersOf& users_of);
+  /// Images without names that nobody needs, and what was given up half done.
+  Removed collect(const UsersOf& users_of);
+  /// The ids of those that are images' files.
   std::set<std::string> layers() const;
 
  private:
@@ -76,7 +80,6 @@ class ImageStore {
   Image make(const std::string& name, const Progress& progress, const std::stop_token& stop,
              const Make& bring);
   Image keep(Image image, const std::string& name) const;
-  void free_layers(const LayersInUse& in_use, Removed& removed);
 
   LayerStore& layers_;
   const config::Images settings_;

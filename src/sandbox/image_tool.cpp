@@ -87,7 +87,15 @@ std::string run_image_tool(ImageTool tool, runtime::StageProcess& stage, const s
   // Of single files the kernel keeps it, at once.
   tool.before.limit(RLIMIT_FSIZE, bounds.max_bytes);
   if (!tool.output.empty()) tool.before.open_fd(STDOUT_FILENO, tool.output, "w");
-  tool.before.exec_tool(::getpid(), argv, tool_environment(tool.work));
+  // In a PID namespace, which only root can have without a user namespace.
+  const bool alone = tool.has_children && ::geteuid() == 0;
+  if (alone) {
+    tool.before.private_mounts();
+    tool.before.enter_pid_namespace(::getpid());
+  }
+  auto env = tool_environment(tool.work);
+  env.insert(env.end(), tool.env.begin(), tool.env.end());
+  tool.before.exec_tool(alone ? 0 : ::getpid(), argv, env);
   sys::Pipe output = sys::pipe();
   auto running = stage.start_tool(tool.before, data_folder, output.write_end);
   output.write_end.reset();
@@ -110,7 +118,8 @@ std::string run_image_tool(ImageTool tool, runtime::StageProcess& stage, const s
   std::string text = std::move(said).text();
   if (const std::string problem = sys::read_all(running.status.get(), 64 << 10); !problem.empty())
     throw Error(Errc::unavailable, problem);
-  if (end.signal == SIGXFSZ || text.find("SIGXFSZ") != text.npos) throw too_large(bounds);
+  if (!end.ok() && (end.signal == SIGXFSZ || text.find("file too large") != text.npos))
+    throw too_large(bounds);
   if (!end.ok())
     throw Error(Errc::unavailable, fmt::format("{} ended with {}: {}", tool.program,
                                                end.signal != 0 ? fmt::format("signal {}", end.signal)

@@ -29,6 +29,8 @@ struct ImageTool {
   std::vector<std::string> grows = {};  // folders whose content counts against the size
   runtime::StagePlan before = {};       // what is mounted for it
   Progress line = {};                   // of what it says, as it comes
+  bool has_children = false;            // they end with it, too
+  std::vector<std::string> env = {};    // further variables
   std::string output = {};              // a file that its standard output goes to; empty: that is said too
 };
 

@@ -69,15 +69,20 @@ void read_config(const json& config, LayoutImage& image) {
   }
 }
 
-/// What umoci says that is of use: the last line of it.
+/// What umoci says that is of use stands behind a cross.
 Error unpacking_failed(Error& e, const ImageBounds& bounds) {
+  constexpr std::string_view kCross = "⨯ ";
   const std::string_view said = e.what();
   if (said.find("no space left on device") != said.npos)
     return Error(Errc::limit_exceeded,
                  fmt::format("unpacked, the image is larger than {} bytes, which one may take at most",
                              bounds.max_bytes))
         .hint("raise `images.max_size` in the configuration, if you trust it");
-  return std::move(e);
+  const size_t cross = said.rfind(kCross);
+  if (cross == said.npos) return std::move(e);
+  std::string cause(said.substr(cross + kCross.size()));
+  cause.erase(cause.find_last_not_of(" \n") + 1);
+  return Error(Errc::unavailable, "umoci: " + cause);
 }
 
 }  // namespace
@@ -130,7 +135,8 @@ LayerStore::Finished unpack_image(const std::string& layout, const LayoutImage& 
     if (files.disk && ::syncfs(top.get()) != 0)
       throw sys_error(errno, "write", "the image to the host's disk");
   } catch (Error& e) {
-    throw unpacking_failed(e.during("unpacking " + image.digest), bounds);
+    Error cause = unpacking_failed(e, bounds);
+    throw cause.during("unpacking " + image.digest);
   }
   top.reset();
   return layers.finish(std::move(draft), 0, true, std::move(files));

@@ -184,15 +184,21 @@ std::shared_ptr<const runtime::SealedLayer> LayerStore::use(const std::string& i
   return keep(manifest(id), std::move(in_use), {});
 }
 
-uint64_t LayerStore::collect(const std::set<std::string>& wanted) {
+uint64_t LayerStore::collect(const std::function<std::set<std::string>()>& wanted) {
   const std::string layers = home_ + "/layers";
   if (!sys::exists(layers)) return 0;
   const UniqueFd turn = sys::lock_folder(layers);
-  uint64_t freed = 0;
+  std::map<std::string, UniqueFd> only_ours;
+  const std::set<std::string> before = wanted();
   for (const auto& name : entries_of(layers)) {
-    if (wanted.contains(name)) continue;
-    const UniqueFd only_ours = use_of(layers + "/" + name, LOCK_EX);
-    if (!only_ours) continue;
+    if (before.contains(name)) continue;
+    if (UniqueFd held = use_of(layers + "/" + name, LOCK_EX)) only_ours.emplace(name, std::move(held));
+  }
+  if (only_ours.empty()) return 0;
+  const std::set<std::string> now = wanted();
+  uint64_t freed = 0;
+  for (const auto& [name, _] : only_ours) {
+    if (now.contains(name)) continue;
     freed += bytes_on_disk(layers + "/" + name);
     // The manifest first: what is half removed must not be a layer.
     ::unlink((layers + "/" + name + "/manifest.json").c_str());

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -74,8 +75,9 @@ class LayerStore {
   std::shared_ptr<const runtime::SealedLayer> use(const std::string& id);
   LayerManifest manifest(const std::string& id) const;
   /// Removes layers that nobody holds, of any server, and that are not among `wanted`, and what is half made
-  /// and was given up. Returns the bytes that were freed.
-  uint64_t collect(const std::set<std::string>& wanted);
+  /// and was given up. Returns the bytes that were freed. `wanted` is asked again when nobody can get hold of
+  /// what is to go any more: a layer that was just finished may be wanted by now.
+  uint64_t collect(const std::function<std::set<std::string>()>& wanted);
 
   std::string folder(const std::string& id) const { return home_ + "/layers/" + id; }
   const std::string& home() const noexcept { return home_; }
