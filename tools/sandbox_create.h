@@ -35,11 +35,10 @@ struct SandboxCreateArgs {
     v.optional("cpus", cpus, "Default 2.", {.min = 0.05});
     v.optional("pids", pids, "Default 512.", {.min = 8});
     v.optional("disk", disk, "Default 2g.", {.min = 16 << 20});
-    v.optional("env", env, "Environment variables.");
+    v.optional("env", env, "Environment.");
     v.optional("workdir", workdir, "Where commands start (default /workspace).");
-    v.optional("volumes", volumes, "Folders that outlive sandboxes.");
-    v.optional("ttl_s", ttl_s, "Seconds after which it ends (default 0: never).",
-               {.min = 0, .max = 31'536'000});
+    v.optional("volumes", volumes, "Outlive sandboxes.");
+    v.optional("ttl_s", ttl_s, "Seconds until it ends (default 0: never).", {.min = 0, .max = 31'536'000});
     v.optional("idle_timeout_s", idle_timeout_s, "Seconds without use until then (default 1800).",
                {.min = 0, .max = 31'536'000});
     v.optional("labels", labels, "For sandbox_list.", {.max = 64});

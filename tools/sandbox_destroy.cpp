@@ -43,8 +43,8 @@ void add_sandbox_destroy(mcp::ToolRegistry& registry, Services& services) {
   registry.add<SandboxDestroyArgs, SandboxDestroyResult>(
       {.name = "sandbox_destroy",
        .title = "Destroy a sandbox",
-       .description = "Ends a sandbox with everything that runs in it and deletes its files for good. One "
-                      "that is already gone counts as done. \"*\" with confirm ends all of this server.",
+       .description = "Ends a sandbox and deletes its files for good. One that is already gone counts as "
+                      "done. \"*\" with confirm ends all of this server.",
        .toolset = "core",
        .lean = true,
        .destructive = true,

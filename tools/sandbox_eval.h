@@ -15,12 +15,10 @@ struct SandboxEvalArgs {
     v.required("code", code, "The code.", {.min = 1});
     v.optional("language", language,
                "python, javascript, typescript, bash, sh, ruby, perl, php, lua or r (default: guessed).");
-    v.optional("session", session, "Interpreter that keeps its state (default: a fresh process).",
-               {.max = 64});
+    v.optional("session", session, "Keeps its state (default: a fresh process).", {.max = 64});
     v.optional("restart", restart, "Begin the session anew (default false).");
     v.optional("path", path, "File for the code.");
-    v.optional("timeout_s", timeout_s, "Seconds until its end (default 120).",
-               {.min = 0.05, .max = 3600});
+    v.optional("timeout_s", timeout_s, "Seconds until its end (default 120).", {.min = 0.05, .max = 3600});
   }
 };
 

@@ -26,9 +26,9 @@ struct SandboxExecArgs {
   void describe(V& v) {
     v.optional("sandbox_id", sandbox_id, kSandboxIdHelp);
     v.optional("command", command, "Shell command line.");
-    v.optional("argv", argv, "Program and arguments, instead.");
+    v.optional("argv", argv, "Instead: program, arguments.");
     v.optional("workdir", workdir, "Folder to start in.");
-    v.optional("env", env, "Environment variables.");
+    v.optional("env", env, "Environment.");
     v.optional("stdin", stdin_text, "Standard input.");
     v.optional("timeout_s", timeout_s, "Seconds until its end (default 120; with background none).",
                {.min = 0.05, .max = 3600});

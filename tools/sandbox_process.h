@@ -24,14 +24,14 @@ struct SandboxProcessArgs {
     v.optional(
         "input", input,
         "write: text; in a terminal also keys: <enter> <esc> <tab> <up> <c-c> <f1>, and <lt> for \"<\".");
-    v.optional("eof", eof, "write: end its input after that (default false).");
+    v.optional("eof", eof, "write: then end its input (default false).");
     v.optional(
         "signal", signal,
         "TERM (default) ends all, by KILL after 2 s; or KILL, INT, HUP, QUIT, USR1, USR2, STOP, CONT.");
     v.optional("wait_s", wait_s,
                "Seconds to wait for output (default 0; terminal write 1) or the end (default 30).",
                {.min = 0, .max = 3600});
-    v.optional("raw", raw, "Of a terminal what was printed, not the screen (default false).");
+    v.optional("raw", raw, "Printed text of a terminal, not its screen (default false).");
     v.optional("output_limit", output_limit, "Characters to return (default 10000).",
                {.min = 200, .max = 1'000'000});
   }

@@ -48,8 +48,7 @@ ordered_json SchemaWriter::scalar_schema(const std::string*, std::string_view he
 
 ordered_json SchemaWriter::scalar_schema(const Bytes*, std::string_view help, const Rules&) {
   // A size cannot be bounded in JSON Schema as long as it is a text; the reader checks it.
-  return typed("string",
-               std::string(help) + (help.empty() ? "" : " ") + "Such as \"512m\".");
+  return typed("string", std::string(help) + (help.empty() ? "" : " ") + "Such as \"512m\".");
 }
 
 ordered_json SchemaWriter::container_schema(bool list, ordered_json element, std::string_view help,
