@@ -127,14 +127,14 @@ class TreeRemover {
     const char* name = entry.d_name;
     const bool any_size = bounds_.max_file_bytes == UINT64_MAX;
     if (entry.d_type != DT_DIR && entry.d_type != DT_UNKNOWN && (any_size || entry.d_type != DT_REG))
-      return ::unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT;
+      return unlink(dir_fd, name, 0);
     if (entry.d_type == DT_DIR && ::unlinkat(dir_fd, name, AT_REMOVEDIR) == 0) return true;  // many are empty
     struct stat st {};
     if (::fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT;
     if (!S_ISDIR(st.st_mode)) {
       if (S_ISREG(st.st_mode) && static_cast<uint64_t>(st.st_blocks) * 512 > bounds_.max_file_bytes)
         return false;  // a sparse file costs what was written of it
-      return ::unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT;
+      return unlink(dir_fd, name, 0);
     }
     if (st.st_dev != device_) return false;  // a mount: not ours to empty
     constexpr int kFlags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
@@ -142,7 +142,13 @@ class TreeRemover {
     if (child < 0 && errno == EACCES && ::fchmodat(dir_fd, name, 0700, 0) == 0)
       child = ::openat(dir_fd, name, kFlags);
     if (child >= 0) (void)empty(child);
-    return ::unlinkat(dir_fd, name, AT_REMOVEDIR) == 0 || errno == ENOENT;
+    return unlink(dir_fd, name, AT_REMOVEDIR);
+  }
+
+  /// Also from a folder that its owner may not write to, which stops everybody but root.
+  static bool unlink(int dir_fd, const char* name, int flags) noexcept {
+    if (::unlinkat(dir_fd, name, flags) == 0 || errno == ENOENT) return true;
+    return errno == EACCES && ::fchmod(dir_fd, 0700) == 0 && ::unlinkat(dir_fd, name, flags) == 0;
   }
 
   dev_t device_;
