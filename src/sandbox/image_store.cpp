@@ -117,6 +117,11 @@ Error no_such_image(const std::string& reference, const std::vector<Image>& imag
       .hint("hutch image pull NAME, or hutch image import PATH --name NAME");
 }
 
+/// Also where nobody listens.
+Progress audible(const Progress& progress) {
+  return progress ? progress : [](std::string_view) {};
+}
+
 /// Of an image that does not come from a registry.
 std::string name_to_give(const std::string& name) {
   const ImageReference wanted = parse_image_reference(name);
@@ -223,7 +228,7 @@ Image ImageStore::pull(const std::string& reference, bool anew, const Progress& 
                        const std::stop_token& stop) {
   const ImageReference wanted = parse_image_reference(reference);
   sys::make_dirs(folder(), 0700);
-  const ImageTurn turn(folder(), wanted.name(), progress, stop);
+  const ImageTurn turn(folder(), wanted.name(), audible(progress), stop);
   if (!anew || turn.waited())
     if (auto found = find(reference)) return std::move(*found);
   return make(wanted.name(), progress, stop,
@@ -256,7 +261,8 @@ Image ImageStore::make(const std::string& name, const Progress& progress, const 
                            .deadline = Clock::now() + std::chrono::seconds(settings_.pull_timeout_s),
                            .stop = stop};
   const WorkFolder folder_for_it(folder());
-  const ImageWork work{folder_for_it.path(), layers_.stage(), layers_.home(), bounds, progress};
+  const Progress told = audible(progress);
+  const ImageWork work{folder_for_it.path(), layers_.stage(), layers_.home(), bounds, told};
   bring(work);
   const LayoutImage facts = read_layout(work.layout());
   Image image{.digest = facts.digest,
@@ -266,7 +272,7 @@ Image ImageStore::make(const std::string& name, const Progress& progress, const 
               .architecture = facts.architecture,
               .created_at = ::time(nullptr)};
   if (load(facts.digest, {})) return keep(std::move(image), name);
-  const auto unpacked = unpack_image(work.layout(), facts, work.folder, layers_, bounds, progress);
+  const auto unpacked = unpack_image(work.layout(), facts, work.folder, layers_, bounds, told);
   image.layer = unpacked.manifest.id;
   image.size_bytes = unpacked.manifest.size_bytes;
   return keep(std::move(image), name);

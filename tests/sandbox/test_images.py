@@ -449,6 +449,40 @@ class Hostile(ImageCase):
                 self.assertIn("importing", self.refused("import", path, "--name", "x"))
 
 
+@unittest.skipUnless(os.geteuid() == 0 and shutil.which("setpriv"), "changes the user")
+class AsAnOrdinaryUser(ImageCase):
+    USER = 65533
+
+    def setUp(self):
+        # The build folder may be out of that user's reach.
+        os.chmod(self.work, 0o711)
+        self.program = self.place("hutch")
+        shutil.copy(HUTCH, self.program)
+        os.chmod(self.program, 0o755)
+        self.own_home = self.place("home")
+        os.mkdir(self.own_home)
+        os.chown(self.own_home, self.USER, self.USER)
+
+    def as_user(self, *words):
+        done = subprocess.run(["setpriv", "--reuid", str(self.USER), "--regid", str(self.USER), "--clear-groups", self.program, "image",
+                               "--json", *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60 * SLOW,
+                              env={**self.env(), "HOME": self.own_home, "HUTCH_HOME": self.own_home})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)
+
+    def test_an_image_with_folders_that_nobody_may_write_to_is_made_and_removed(self):
+        closed = [folder(".", mode=0o555), folder("bin", mode=0o555), folder("etc", mode=0o555), folder("secret", mode=0, uid=33)]
+        path = self.write("closed.tar", tar_of([*closed, *(e for e in busybox_entries() if not e[0].isdir())]))
+        image = self.as_user("import", path, "--name", "closed")
+        layer = f"{self.own_home}/layers/{image['layer']}"
+        self.assertEqual(stat.S_IMODE(os.stat(f"{layer}/files/root").st_mode), 0o555)
+        self.assertTrue(os.path.isdir(f"{layer}/files/root/workspace"))
+        with open(f"{layer}/files/root/etc/hosts") as file:
+            self.assertIn("localhost", file.read())
+        self.as_user("rm", "closed")
+        self.assertFalse(os.path.exists(layer))
+
+
 class Killed(ImageCase):
     """kill -9 at any point of a pull or an import: an image is there as a whole or not at all."""
 
