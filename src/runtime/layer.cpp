@@ -141,7 +141,7 @@ void copy_files(UniqueFd from, const std::string& to, StageProcess& stage, const
   for (const auto& name : names_in_folder(from.get()))
     if (is_view(name)) command.push_back(name);
   command.push_back(to);
-  sys::make_dirs(to, 0700);
+  sys::make_dirs(to, 0755);  // what shifts owners has no power over this one; its parent is closed
   StagePlan plan;
   if (::geteuid() != 0) plan.enter_user_namespace();
   plan.private_mounts();

@@ -119,7 +119,7 @@ DraftFiles LayerStore::make_files(const LayerDraft& draft, uint64_t max_bytes) c
     }
   }
   files.folder = runtime::sealed_files(draft.folder());
-  sys::make_dirs(files.folder, 0700);
+  sys::make_dirs(files.folder, 0755);
   return files;
 }
 

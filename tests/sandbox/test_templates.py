@@ -1,12 +1,10 @@
 """Templates and forks hold every file that a sandbox had, and nobody sees what another one writes."""
 import glob
-import json
-import os
 import signal
-import threading
+import tempfile
 import time
 
-from sandbox_case import SLOW, HutchCase, SandboxCase, call, leaks, slow, wait_for
+from sandbox_case import SLOW, SandboxCase, call, wait_for
 
 # What a file is, for comparison; read inside, so that owners are those that a sandbox sees.
 FACTS = """
@@ -242,3 +240,99 @@ class Forks(TemplateCase):
         self.assertIn("clash-1 has ended", self.refused("sandbox_exec", sandbox_id="clash-1", command="true"))
         self.destroy(box, taken)
         wait_for("no layer is left", lambda: not self.layers())
+
+
+class InMemory(TemplateCase):
+    server_settings = {"HUTCH_POOL__MAX": 0}
+
+    @classmethod
+    def setUpClass(cls):
+        cls.config = cls.enterClassContext(tempfile.NamedTemporaryFile("w", suffix=".yaml"))
+        cls.config.write("profiles:\n  quick: {storage: memory, disk: 100m}\n  tools: {template: tools}\n")
+        cls.config.flush()
+        cls.server_args = ("--config", cls.config.name)
+        super().setUpClass()
+
+    def test_files_in_memory_can_be_kept_and_forked_too(self):
+        box = self.create(profile="quick")
+        disk = {i["name"]: i for i in self.ok("sandbox_info", sandbox_id=box)["isolation"]}["disk"]
+        self.assertIn("counted as memory", disk["detail"])
+        self.assertIn("No space left", self.ok("sandbox_exec", sandbox_id=box, command="head -c 120M /dev/zero > f; rm f")["stderr"])
+        self.make(box, 100)
+        before = self.facts(box)
+        self.ok("sandbox_create_template", sandbox_id=box, name="memory")
+        fork, = self.ok("sandbox_fork", sandbox_id=box)["sandboxes"]
+        for copy in (fork, self.create(template="memory"), self.create(template="memory", profile="quick")):
+            self.assertEqual(self.facts(copy), before)
+
+    def test_a_profile_can_begin_with_a_template(self):
+        self.assertIn("there is no template 'tools'", self.refused("sandbox_create", profile="tools"))
+        box = self.create()
+        self.sh("echo '#!/bin/sh\necho a tool' > /usr/local/bin/own-tool; chmod +x /usr/local/bin/own-tool", sandbox_id=box)
+        self.ok("sandbox_create_template", sandbox_id=box, name="tools")
+        made = self.ok("sandbox_create", profile="tools")
+        self.assertEqual((made["template"], self.sh("own-tool", sandbox_id=made["sandbox_id"])), ("tools", "a tool\n"))
+
+
+class Killed(TemplateCase):
+    """The server, in the middle of it or right after."""
+    server_settings = {"HUTCH_POOL__MAX": 0}
+
+    def tearDown(self):
+        pass  # its own servers
+
+    def serve(self):
+        server = self.server("--results", "structured", env=self.server_settings)
+        self.addCleanup(lambda: server.process.poll() is None and server.close())
+        return server
+
+    def kill(self, server):
+        server.kill(signal.SIGKILL)
+        server.wait()
+        server.close()
+
+    def clean(self):
+        server = self.serve()
+        call(server, "sandbox_destroy", sandbox_id="*", confirm=True)
+        for one in call(server, "sandbox_list_templates").structured["templates"]:
+            self.assertFalse(call(server, "sandbox_delete_template", name=one["name"]).is_error)
+        wait_for("no layer is left", lambda: not glob.glob(f"{self.home}/layers/*"))
+        server.close()
+
+    def test_a_template_outlives_a_kill_right_after_it_was_made(self):
+        server = self.serve()
+        box = call(server, "sandbox_create").structured["sandbox_id"]
+        call(server, "sandbox_exec", sandbox_id=box, command="seq 100000 > numbers; mkdir -m 700 d; ln numbers d/same")
+        self.assertFalse(call(server, "sandbox_create_template", sandbox_id=box, name="lasting").is_error)
+        self.kill(server)
+        server = self.serve()
+        copy = call(server, "sandbox_create", template="lasting").structured["sandbox_id"]
+        seen = call(server, "sandbox_exec", sandbox_id=copy, command="cmp numbers d/same && tail -n 1 numbers && stat -c '%a %h' d numbers").structured
+        self.assertEqual(seen["stdout"], "100000\n700 2\n644 2\n")
+        # One that was made from it is taken up with it, and can be forked again.
+        self.kill(server)
+        server = self.serve()
+        fork, = call(server, "sandbox_fork", sandbox_id=copy).structured["sandboxes"]
+        self.assertEqual(call(server, "sandbox_exec", sandbox_id=fork, command="tail -n 1 numbers").structured["stdout"], "100000\n")
+        server.close()
+        self.clean()
+
+    def test_nothing_half_made_is_ever_seen_and_its_space_comes_back(self):
+        for delay_ms in (0, 5, 15, 40, 80, 150):
+            with self.subTest(delay_ms):
+                server = self.serve()
+                box = call(server, "sandbox_create").structured["sandbox_id"]
+                call(server, "sandbox_exec", sandbox_id=box, command="head -c 60M /dev/urandom > f; sha256sum f > sum")
+                server.submit_tool("sandbox_create_template", {"sandbox_id": box, "name": "half"})
+                time.sleep(delay_ms / 1000)  # any moment will do
+                self.kill(server)
+                server = self.serve()
+                made = call(server, "sandbox_create", template="half")
+                if not made.is_error:  # then it is whole
+                    copy = made.structured["sandbox_id"]
+                    self.assertEqual(call(server, "sandbox_exec", sandbox_id=copy, command="sha256sum -c sum").structured["exit_code"], 0)
+                # The one that it was made from was held still, and goes on.
+                alive = call(server, "sandbox_exec", sandbox_id=box, command="sha256sum -c sum")
+                self.assertEqual((alive.is_error, alive.structured.get("exit_code")), (False, 0), alive.text)
+                server.close()
+                self.clean()
