@@ -15,7 +15,7 @@ class InImages(SandboxCase, ImageCase):
     @classmethod
     def setUpClass(cls):
         cls.source = cls.data_folder() + "/source"
-        cls.digest = oci_layout(cls.source, [tar_of(busybox_entries())], {"WorkingDir": "/srv"}, compress=True)
+        cls.digest = oci_layout(cls.source, [tar_of(busybox_entries([folder("srv")]))], {"WorkingDir": "/srv"}, compress=True)
         cls.registry = MadeUpRegistry(cls.source)
         cls.registry.__enter__()
         cls.addClassCleanup(cls.registry.__exit__)
