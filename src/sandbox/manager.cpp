@@ -87,7 +87,8 @@ void Manager::prepare() {
   if (control_handler_) control_.emplace(builder_.io().context(), builder_.folder(), control_handler_);
   pool_.announce(kind_of(config_.default_profile));
   pool_.start();
-  collect_ = true;  // what a server left that was killed over it
+  // What a server left that was killed over it.
+  collect_ = sys::exists(config_.home + "/layers");
   prepared_ = true;
 }
 
