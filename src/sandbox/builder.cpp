@@ -28,6 +28,7 @@ void make_workdir(Sandbox& sandbox, const config::Profile& profile, const Base& 
                   const std::string& user) {
   if (profile.workdir != "/workspace" || !user.empty() || !base.host_files())
     sandbox.make_folder(profile.workdir);
+  if (!base.workdir.empty()) sandbox.make_folder(base.workdir);
 }
 
 /// An ordinary user's server has one id for each of its sandboxes, its own.
