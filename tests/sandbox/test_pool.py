@@ -1,4 +1,5 @@
 """The warm pool: claims get what they ask for, nothing is handed out twice, and no call fails for its sake."""
+import contextlib
 import glob
 import json
 import os
@@ -123,9 +124,17 @@ class Claims(SandboxCase):
         # The pool asks each a second after it was built: a stopped one is found then, and replaced.
         old = {r["id"] for r in records(self.home, "warm")}
         self.assertEqual(self.hutch("pool", "flush").returncode, 0)
-        stopped = wait_for("a new one", lambda: [r for r in records(self.home, "warm") if r["id"] not in old])
-        for record in stopped:
-            os.kill(record["pid"], signal.SIGSTOP)
+
+        def stop():
+            done = []
+            for record in records(self.home, "warm"):
+                # One that was being built when the flush came is discarded as soon as it is whole.
+                with contextlib.suppress(ProcessLookupError):
+                    if record["id"] not in old:
+                        os.kill(record["pid"], signal.SIGSTOP)
+                        done.append(record)
+            return done
+        stopped = wait_for("a new one", stop)
         wait_for("others in their place", lambda: not {r["id"] for r in records(self.home, "warm")} & {r["id"] for r in stopped})
         self.assertEqual(self.sh("echo on", sandbox_id=self.create()["sandbox_id"]), "on\n")
 

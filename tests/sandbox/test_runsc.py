@@ -67,7 +67,8 @@ class Runsc(SandboxCase):
         done = self.ok("sandbox_exec", command="setsid sh -c 'trap \"\" TERM; while :; do sleep 1; done' & exec sleep 1000",
                        timeout_s=1)
         self.assertEqual(done["end"], "timed_out")
-        self.assertEqual(self.sh("grep -l sleep /proc/[0-9]*/comm | xargs -r cat; echo on"), "on\n")
+        # What has ended may be in the list until its new parent has heard of it.
+        wait_for("nothing of it runs", lambda: self.sh("grep -l sleep /proc/[0-9]*/comm | xargs -r cat; echo on") == "on\n")
 
     def test_the_agent_cannot_be_ended_stopped_or_traced(self):
         done = self.ok("sandbox_exec", command="kill -9 1; kill -STOP 1; head -c1 /proc/1/mem; echo on")

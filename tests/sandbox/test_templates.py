@@ -318,7 +318,7 @@ class Killed(TemplateCase):
         self.clean()
 
     def test_nothing_half_made_is_ever_seen_and_its_space_comes_back(self):
-        for delay_ms in (0, 5, 15, 40, 80, 150):
+        for delay_ms in (0, 15, 60):
             with self.subTest(delay_ms):
                 server = self.serve()
                 box = call(server, "sandbox_create").structured["sandbox_id"]
