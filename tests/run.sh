@@ -53,11 +53,11 @@ as_root() { if ((EUID == 0)); then "$@"; else sudo "$@"; fi; }
 missing_packages() {
   local -a wanted=(meson ninja-build pkg-config nlohmann-json3-dev libfmt-dev libyaml-cpp-dev doctest-dev libdtl-dev
     libasio-dev libssl-dev libseccomp-dev libvterm-dev crun runc e2fsprogs uidmap procps zstd
-    python3-matplotlib vim-tiny less zstd
-    skopeo umoci docker-registry busybox-static)  # what sandboxes draw and drive in the tests
-  if { v2_wanted || [[ ${CI:-} ]]; } && wanted v2-pressure && [[ $(uname -m) == x86_64 ]]; then wanted+=(qemu-system-x86 busybox-static); fi
+    skopeo umoci docker-registry busybox-static  # images, and a registry to pull them from
+    python3-matplotlib vim-tiny less)  # what sandboxes draw and drive in the tests
+  if { v2_wanted || [[ ${CI:-} ]]; } && wanted v2-pressure && [[ $(uname -m) == x86_64 ]]; then wanted+=(qemu-system-x86); fi
   # Names of what is wanted and not among what is installed.
-  comm -23 <(printf '%s\n' "${wanted[@]}" | sort) \
+  comm -23 <(printf '%s\n' "${wanted[@]}" | sort -u) \
     <(dpkg-query -W -f='${Status} ${Package}\n' "${wanted[@]}" 2>/dev/null | sed -n 's/.* installed //p' | sort -u)
   # By command: these are often installed by other means than Debian's package.
   command -v g++ >/dev/null || echo g++
