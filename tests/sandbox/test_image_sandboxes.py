@@ -1,6 +1,8 @@
 """Sandboxes that are made from images: the agent runs in any of them."""
 import json
 import os
+import shutil
+import unittest
 
 from image_case import ImageCase, MadeUpRegistry, busybox_entries, entry, folder, link, oci_layout, tar_of
 from sandbox_case import SandboxCase
@@ -53,6 +55,20 @@ class InImages(SandboxCase, ImageCase):
         self.assertEqual(self.run_in(box, "/bin/busybox", "echo", "runs"), "runs\n")
         done = self.call("sandbox_exec", sandbox_id=box, command="echo x")
         self.assertIn("/bin/sh", done.text)
+
+    @unittest.skipUnless(os.geteuid() == 0 and shutil.which("runsc") and shutil.which("crun"), "needs root, runsc and crun")
+    def test_the_same_image_and_templates_of_it_are_used_by_crun_and_by_gvisor(self):
+        self.sandbox_of(busybox_entries(), "both")
+        for one, other in (("crun", "runsc"), ("runsc", "crun")):
+            box = self.ok("sandbox_create", image="both", runtime=one)
+            self.assertEqual(box["runtime"], one)
+            self.sh(f"echo by {one} > /workspace/made", sandbox_id=box["sandbox_id"])
+            self.ok("sandbox_create_template", sandbox_id=box["sandbox_id"], name=f"by-{one}")
+            copy = self.ok("sandbox_create", template=f"by-{one}", runtime=other)
+            self.assertEqual((copy["runtime"], self.sh("cat /workspace/made", sandbox_id=copy["sandbox_id"])), (other, f"by {one}\n"))
+        self.ok("sandbox_destroy", sandbox_id="*", confirm=True)
+        for one in ("crun", "runsc"):
+            self.ok("sandbox_delete_template", name=f"by-{one}")
 
     def test_links_in_the_place_of_etc_proc_and_dev_do_no_harm(self):
         odd = [folder("usr"), folder("usr/etc"), link("etc", "usr/etc"), link("proc", "/etc"), link("dev", "/tmp"), link("run", "usr"),
