@@ -6,6 +6,7 @@
 #include <linux/loop.h>
 #include <linux/magic.h>
 #include <linux/mount.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -75,7 +76,14 @@ std::vector<std::string> mkfs_command(const std::string& program, const std::str
           "8192",  "-m", "0",  "-e", kind.on_error, "-O", kind.features, "-E", kind.extended, path};
 }
 
-/// Of earlier versions, and the oldest when every create asks for another size.
+/// Whoever makes one holds a lock on it.
+bool given_up(const std::string& path) noexcept {
+  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  return file && ::flock(file.get(), LOCK_EX | LOCK_NB) == 0;
+}
+
+/// With the folder's lock held. What was given up half made, those of earlier versions, and the oldest when
+/// every create asks for another size.
 void remove_old_blanks(const std::string& folder) noexcept {
   const std::unique_ptr<DIR, int (*)(DIR*)> stream(::opendir(folder.c_str()), ::closedir);
   if (!stream) return;
@@ -83,7 +91,8 @@ void remove_old_blanks(const std::string& folder) noexcept {
   while (const dirent* entry = ::readdir(stream.get())) {
     const std::string name = entry->d_name, path = folder + "/" + name;
     struct stat st {};
-    if (name.starts_with('.') || ::stat(path.c_str(), &st) != 0) continue;
+    if (name == "." || name == ".." || ::stat(path.c_str(), &st) != 0) continue;
+    if (name.starts_with('.') && !given_up(path)) continue;
     if (name.starts_with(kBlankPrefix))
       blanks.emplace_back(st.st_mtime, path);
     else
@@ -96,7 +105,7 @@ void remove_old_blanks(const std::string& folder) noexcept {
 void format(const std::string& path, uint64_t bytes, const Ext4& kind) {
   const std::string program = find_program("mkfs.ext4");
   if (program.empty()) throw Error(Errc::unavailable, "mkfs.ext4 is not installed (package e2fsprogs)");
-  const UniqueFd file = sys::open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+  const UniqueFd file = sys::open(path, O_RDWR | O_CREAT, 0600);
   if (::ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) throw sys_error(errno, "truncate", path);
   sys::Pipe said = sys::pipe();
   // Where mke2fs.conf of the host has no say.
@@ -227,6 +236,13 @@ UniqueFd blank_image(const std::string& data_folder, uint64_t bytes) {
   if (blank && ::fstat(blank.get(), &st) == 0 && static_cast<uint64_t>(st.st_size) == bytes) return blank;
   sys::make_dirs(folder, 0700);
   const std::string unfinished = fmt::format("{}/.{}", folder, sys::random_hex(6));
+  UniqueFd making;
+  {
+    const UniqueFd turn = sys::lock_folder(folder);
+    remove_old_blanks(folder);
+    making = sys::open(unfinished, O_RDWR | O_CREAT | O_EXCL, 0600);
+    if (::flock(making.get(), LOCK_EX | LOCK_NB) != 0) throw sys_error(errno, "lock", unfinished);
+  }
   try {
     format(unfinished, bytes, throwaway());
     blank = sys::open(unfinished, O_RDONLY);  // another server may remove it at any time
@@ -235,7 +251,6 @@ UniqueFd blank_image(const std::string& data_folder, uint64_t bytes) {
     ::unlink(unfinished.c_str());
     throw;
   }
-  remove_old_blanks(folder);
   return blank;
 }
 
