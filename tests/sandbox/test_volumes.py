@@ -440,8 +440,8 @@ class Command(VolumeCase):
         maker = subprocess.Popen([HUTCH, "volume", "create", "half"], stdin=subprocess.DEVNULL,
                                  env=self.env(PATH=f"{slow}:{os.environ['PATH']}"))
         hidden = wait_for("it has begun", lambda: [n for n in os.listdir(f"{self.home}/volumes") if n.startswith(".")])
-        wait_for("mkfs", lambda: glob.glob(f"{self.home}/volumes/{hidden[0]}/disk"))
-        children = open(f"/proc/{maker.pid}/task/{maker.pid}/children").read().split()
+        children = wait_for("mkfs", lambda: open(f"/proc/{maker.pid}/task/{maker.pid}/children").read().split())
+        self.assertTrue(glob.glob(f"{self.home}/volumes/{hidden[0]}/disk"))
         self.assertEqual(list(self.volumes()), ["other"])
         self.volume("create", "another", "--size", "16m")
         self.assertTrue(os.path.exists(f"{self.home}/volumes/{hidden[0]}"), "its maker is alive")
