@@ -212,9 +212,8 @@ std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request) {
 
 std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request, bool is_default) {
   const CallGauge::Scope running(builder_.calls());
-  if (!request.profile.empty() && !config_.profiles.contains(request.profile))
-    (void)config::settings_of(config_, request.profile);  // which throws
   const std::string& profile = request.profile.empty() ? config_.default_profile : request.profile;
+  (void)config::settings_of(config_, profile);  // throws when there is none
   const Base base = bases().resolve({.template_name = request.template_name,
                                      .image = request.image,
                                      .progress = request.progress,

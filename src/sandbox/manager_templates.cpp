@@ -40,7 +40,8 @@ Template Manager::save_template(const std::string& id_or_name, const std::string
                 .parent = about.base.template_name,
                 .base = about.base,
                 .size_bytes = sealed.manifest.size_bytes,
-                .created_at = ::time(nullptr)};
+                .created_at = ::time(nullptr),
+                .hutch_version = HUTCH_VERSION};
   made.base.template_name = name;
   made.base.layers.push_back(sealed.manifest.id);
   made.base.workdir = about.workdir;

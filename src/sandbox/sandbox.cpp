@@ -227,6 +227,9 @@ void Sandbox::hold_still(const std::function<void(const runtime::WrittenFiles&)>
     copy({.sandbox_folder = body_.folder,
           .disk = body_.container.disk,
           .memory = body_.container.memory.get()});
+    // Its end drops what was not written yet, see end(): then the copy is of no use.
+    if (const std::string why = cause(); !why.empty())
+      throw Error(Errc::not_found, fmt::format("sandbox {} ended before it was copied: {}", id(), why));
   } catch (...) {
     try {
       end_stillness();

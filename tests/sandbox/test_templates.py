@@ -203,6 +203,19 @@ class Templates(TemplateCase):
         self.destroy(box)
 
 
+    def test_one_whose_sandbox_is_destroyed_meanwhile_is_whole_or_not_made(self):
+        for delay_ms in (0, 2, 10, 30, 60):
+            box = self.create()
+            self.sh("head -c 40M /dev/urandom > f; sha256sum f > sum", sandbox_id=box, timeout_s=100 * SLOW)
+            saving = self.client.submit_tool("sandbox_create_template", {"sandbox_id": box, "name": f"torn{delay_ms}"})
+            time.sleep(delay_ms / 1000)  # any moment will do
+            self.destroy(box)
+            if saving.result(60 * SLOW).get("isError"):
+                self.assertIn("there is no template", self.refused("sandbox_create", template=f"torn{delay_ms}"))
+                continue
+            self.assertEqual(self.sh("sha256sum -c sum", sandbox_id=self.create(template=f"torn{delay_ms}")), "f: OK\n")
+
+
 class Forks(TemplateCase):
     def test_a_fork_has_all_files_and_a_life_of_its_own(self):
         box = self.create(env={"KEPT": "yes"}, labels={"a": "b"}, memory="300m")
