@@ -39,9 +39,10 @@ std::string tool_table(const mcp::ToolRegistry& registry) {
   std::string out = "| tool | arguments (required in bold) | what it does |\n| --- | --- | --- |\n";
   for (const auto& tool : registry.list()) {
     const std::string description = tool.at("description");
-    out +=
-        fmt::format("| `{}` | {} | {} |\n", tool.at("name").get<std::string>(),
-                    arguments_of(tool.at("inputSchema")), description.substr(0, description.find(". ") + 1));
+    const size_t first = description.find(". ");  // of one sentence all is shown
+    out += fmt::format("| `{}` | {} | {} |\n", tool.at("name").get<std::string>(),
+                       arguments_of(tool.at("inputSchema")),
+                       first == std::string::npos ? description : description.substr(0, first + 1));
   }
   return out;
 }
