@@ -496,6 +496,9 @@ bool Manager::destroy(const std::string& id_or_name, std::string& id) {
   }
   sandbox->end("it was destroyed");
   remove(id);
+  // The housekeeper hears of the end too and may have come first: what is destroyed holds nothing any more.
+  std::unique_lock lock(mutex_);
+  settled_.wait(lock, [&] { return !removing_.contains(id); });
   return true;
 }
 
@@ -515,14 +518,14 @@ void Manager::remove(const std::string& id) {
     if (entries_.erase(id) == 0) return;
     // In one step with leaving the entries: whoever asks finds it here or there.
     if (sandbox && entry->published) remember_end(sandbox->about(), sandbox->cause());
-    ++removing_;
+    removing_.insert(id);
     settled_.notify_all();
   }
   if (!builder_.remove(*entry, Clock::now() + kEndTimeout, {}))
     log::warning("something of {} is still there; the next server removes it", id);
   const bool had_layers = !std::exchange(entry->layers, {}).empty();  // or they would still be in use
   const std::lock_guard lock(mutex_);
-  --removing_;
+  removing_.erase(id);
   collect_ = collect_ || had_layers;
   look_again_ = look_again_ || collect_;
   changed_.notify_all();
@@ -590,7 +593,7 @@ void Manager::shutdown(Clock::time_point deadline) {
   }
   for (const auto& entry : kept) leave(*entry);
   std::unique_lock lock(mutex_);
-  settled_.wait_until(lock, deadline, [&] { return removing_ == 0; });
+  settled_.wait_until(lock, deadline, [&] { return removing_.empty(); });
   // Layers of those that are gone go after this process has ended.
   const bool had_layers =
       std::ranges::any_of(entries, [](const auto& e) { return !e.second->layers.empty(); });

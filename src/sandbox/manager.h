@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -145,7 +146,7 @@ class Manager {
   std::deque<std::string> to_remove_;  // ended by themselves, to be cleaned up
   bool look_again_ = false;            // for the housekeeper: something came that ends sooner
   Clock::time_point next_look_;        // of the housekeeper
-  int removing_ = 0;                   // removals under way
+  std::set<std::string> removing_;     // whose removal is under way
   bool collect_ = false;               // for the housekeeper: layers may have lost their last user
   /// Kinds of warm sandboxes that are not those of profiles: by name, the kind of its profile and its base.
   std::map<std::string, std::pair<std::string, Base>> derived_kinds_;

@@ -221,6 +221,11 @@ void Sandbox::end_stillness() {
 
 void Sandbox::hold_still(const std::function<void(const runtime::WrittenFiles&)>& copy) {
   const CallGauge::Scope running(calls_);
+  {
+    const std::lock_guard lock(mutex_);
+    used_ = true;
+    note_use();
+  }
   begin_stillness();
   try {
     if (ended_) throw Error(Errc::not_found, fmt::format("sandbox {} has ended: {}", id(), cause()));

@@ -155,6 +155,17 @@ class Templates(TemplateCase):
         wait_for("its layer is gone", lambda: not self.layers())
         self.assertIn("there is no template 'used'", self.refused("sandbox_create", template="used"))
 
+    def test_who_is_destroyed_uses_nothing_any_more_when_that_is_answered(self):
+        box = self.create()
+        self.ok("sandbox_create_template", sandbox_id=box, name="held")
+        for _ in range(15):
+            # Files that take a moment to remove, while the housekeeper hears of the end as well.
+            user = self.create(template="held")
+            self.sh("mkdir d; cd d; seq 2000 | xargs touch", sandbox_id=user)
+            self.destroy(user)
+            self.assertEqual(self.ok("sandbox_list_templates")["templates"][0].get("in_use", []), [])
+        self.ok("sandbox_delete_template", name="held")
+
     def test_a_name_is_taken_once_unless_it_is_replaced(self):
         box = self.create()
         self.sh("echo 1 > version", sandbox_id=box)
