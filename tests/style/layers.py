@@ -13,11 +13,12 @@ MAY = {
     "src/wire": {"src/base"},
     "src/agent": {"src/wire", "src/base"},
     "src/runtime": {"src/base", "src/config", "src/wire", "src/schema"},
-    "src/sandbox": {"src/runtime", "src/base", "src/config", "src/wire", "src/schema"},
+    "src/net": {"src/base", "src/config", "src/schema"},
+    "src/sandbox": {"src/net", "src/runtime", "src/base", "src/config", "src/wire", "src/schema"},
     "src/rpc": {"src/base"},
     "src/bench": {"src/base"},  # a client: it knows the program only from outside
     "src/mcp": {"src/rpc", "src/schema", "src/base"},
-    "tools": {"src/mcp", "src/sandbox", "src/runtime", "src/rpc", "src/schema", "src/config", "src/base", "src/wire"},
+    "tools": {"src/mcp", "src/sandbox", "src/net", "src/runtime", "src/rpc", "src/schema", "src/config", "src/base", "src/wire"},
 }
 FREE = {"src", "src/cli"}  # wiring: may include everything
 
