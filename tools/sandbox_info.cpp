@@ -14,6 +14,7 @@ SandboxInfo info_of(sandbox::Sandbox& sandbox, Services& services) {
   info.last_used_at = iso_time(sandbox.last_used());
   info.labels = about.labels;
   info.processes = process_views(sandbox);
+  info.ports = port_views(about.id, services);
   const sandbox::Usage usage = sandbox.usage();
   info.memory_bytes = usage.cgroup.memory_bytes;
   info.pids = usage.cgroup.pids;
@@ -68,6 +69,7 @@ std::string text_of(const SandboxInfo& info) {
     if (process.state != "ended")
       text +=
           fmt::format("process {} {}: {}\n", process.process_id, state_in_words(process), process.command);
+  for (const auto& port : info.ports) text += text_of(port);
   for (const auto& [name, value] : info.labels) text += fmt::format("label {}={}\n", name, value);
   return text;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "tools/sandbox_create.h"
+#include "tools/sandbox_list_ports.h"
 #include "tools/sandbox_process.h"
 
 namespace hutch::tools {
@@ -20,6 +21,7 @@ struct SandboxInfo {
   std::optional<std::string> last_used_at, cause, pressure;
   std::map<std::string, std::string> labels;
   std::vector<ProcessView> processes;
+  std::vector<PortView> ports;
   std::optional<int64_t> memory_bytes, pids, disk_bytes;
   std::optional<double> cpu_s;
 
@@ -30,6 +32,7 @@ struct SandboxInfo {
     v.optional("last_used_at", last_used_at, "When it was used last (UTC).");
     v.required("labels", labels, "Its labels.");
     v.required("processes", processes, "Commands that outlived their calls, for sandbox_process.");
+    v.required("ports", ports, "Its ports that can be reached from the host.");
     v.optional("memory_bytes", memory_bytes, "Memory in use.");
     v.optional("pids", pids, "Processes and threads.");
     v.optional("disk_bytes", disk_bytes, "Disk that its files take.");

@@ -98,6 +98,10 @@ void Agent::on_event(const epoll_event& event) {
     case Source::file:
       files_.on_event(index, services_);
       break;
+    case Source::connection:
+    case Source::listener:
+      network_.on_event(source, index, event.events, services_);
+      break;
     default:
       commands_.at(index).on_event(source, services_);
   }
@@ -176,6 +180,10 @@ void Agent::serve_streams() {
     channel_.flush();
     if (host_present_ && !channel_.idle()) return;
     const size_t party = turns_.take();
+    if (party >= kMaxCommands + kMaxFileStreams) {
+      if (host_present_) network_.take_turn(party - kMaxCommands - kMaxFileStreams, services_);
+      continue;
+    }
     if (party >= kMaxCommands) {
       if (host_present_) files_.take_turn(party - kMaxCommands, services_);
       continue;
@@ -193,6 +201,7 @@ void Agent::on_host_lost() {
   channel_.mute(true);
   wait_for_host();
   files_.drop_all();
+  network_.drop_all();
 }
 
 void Agent::wait_for_host() {

@@ -4,6 +4,7 @@
 #include "agent/command_table.h"
 #include "agent/event_loop.h"
 #include "agent/file_service.h"
+#include "agent/network_service.h"
 #include "agent/strays.h"
 
 namespace hutch::agent {
@@ -47,6 +48,7 @@ class alignas(4096) Agent final : private KnownChildren {
   Services services_{channel_, poller_, turns_, {}, {}};
   CommandTable commands_;
   FileService files_;
+  NetworkService network_;
   StrayHunt strays_;
 
   int signal_fd_ = -1, timer_fd_ = -1;

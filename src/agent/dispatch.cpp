@@ -33,6 +33,7 @@ void Agent::on_frame(const Frame& frame) {
   if (stream == 0) return;
   if (Command* command = commands_.find(stream)) return on_command_frame(frame, *command);
   if (files_.has(stream)) return files_.on_frame(frame, services_);
+  if (network_.has(stream)) return network_.on_frame(frame, services_);
   on_request(frame);
 }
 
@@ -44,6 +45,8 @@ void Agent::on_request(const Frame& frame) {
   wire::MakeFolder folder;
   wire::ListFiles list;
   wire::ReadOutput output;
+  wire::Connect connect;
+  wire::Listen listen;
   switch (frame.header.type) {
     case wire::Type::exec:
       if (decode_request(frame, exec, channel_)) commands_.start(exec, stream, services_);
@@ -62,6 +65,12 @@ void Agent::on_request(const Frame& frame) {
       return;
     case wire::Type::read_output:
       if (decode_request(frame, output, channel_)) read_output(output, stream);
+      return;
+    case wire::Type::connect:
+      if (decode_request(frame, connect, channel_)) network_.connect(connect, stream, services_);
+      return;
+    case wire::Type::listen:
+      if (decode_request(frame, listen, channel_)) network_.listen(listen, stream, services_);
       return;
     default:
       return;  // for a stream that has ended meanwhile
@@ -122,6 +131,7 @@ void Agent::on_hello(const Frame& frame) {
     return on_host_lost();
   }
   files_.drop_all();
+  network_.drop_all();
   host_present_ = true;
   orphan_at_ms_ = 0;
   orphan_ttl_ms_ = std::min(hello.orphan_ttl_ms, kForeverMs);

@@ -13,8 +13,21 @@ namespace hutch::agent {
 
 inline constexpr size_t kMaxCommands = wire::kMaxCommands;
 inline constexpr size_t kMaxFileStreams = 32;
+inline constexpr size_t kMaxConnections = wire::kMaxConnections;
 
-enum class Source : uint32_t { host_in, host_out, signals, timer, control, out, err, input, file };
+enum class Source : uint32_t {
+  host_in,
+  host_out,
+  signals,
+  timer,
+  control,
+  out,
+  err,
+  input,
+  file,
+  connection,
+  listener
+};
 
 /// epoll, edge-triggered: every handler works until EAGAIN or remembers that there is more. A handler must
 /// bear an event for a descriptor that was closed in the same round.
@@ -41,7 +54,7 @@ class Poller {
 /// stream delays another by one chunk and not more.
 class TurnQueue {
  public:
-  static constexpr size_t kParties = kMaxCommands + kMaxFileStreams;
+  static constexpr size_t kParties = kMaxCommands + kMaxFileStreams + kMaxConnections;
 
   void add(size_t party) {
     if (waiting_[party]) return;

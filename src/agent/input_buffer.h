@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <string_view>
 
+#include "agent/byte_ring.h"
 #include "base/unique_fd.h"
+#include "wire/frame.h"
 
 namespace hutch::agent {
 
@@ -34,10 +36,9 @@ class InputBuffer {
   void consume(size_t bytes);
 
   UniqueFd pipe_;
-  char* ring_ = nullptr;  // nullptr: the command has no input
-  size_t first_ = 0, count_ = 0;
+  ByteRing<wire::kInputWindow> ring_;  // not open: the command has no input
   uint32_t credit_ = 0;
-  bool connected_ = false, ended_ = false, touched_ = false;
+  bool connected_ = false, ended_ = false;
 };
 
 }  // namespace hutch::agent

@@ -197,6 +197,22 @@ struct Images {
   }
 };
 
+/// Ways from the host's loopback into sandboxes.
+struct Ports {
+  int64_t shared_port = 0;
+  int64_t max_connections = 1024;
+
+  template <class V>
+  void describe(V& v) {
+    v.optional("shared_port", shared_port,
+               "Port of 127.0.0.1 on which `sandbox_port_url` serves the ports of all sandboxes; 0: any free "
+               "one.",
+               {.min = 0, .max = 65'535});
+    v.optional("max_connections", max_connections, "Connections to that one at once.",
+               {.min = 1, .max = 100'000});
+  }
+};
+
 struct Oci {
   std::string runtime = "auto";
 
@@ -294,7 +310,7 @@ struct Profile {
 struct Config {
   std::string home;
   std::string results = "text";
-  std::vector<std::string> toolsets = {"core", "files", "templates"};
+  std::vector<std::string> toolsets = {"core", "files", "ports", "templates"};
   std::string log_level = "warning";
   std::string on_exit = "end";
   std::string default_profile = "default";
@@ -304,6 +320,7 @@ struct Config {
   Pressure pressure;
   Volumes volumes;
   Images images;
+  Ports ports;
   Oci oci;
   std::map<std::string, Profile> profiles = {{"default", {}}};
 
@@ -330,6 +347,7 @@ struct Config {
     v.optional("pressure", pressure, "What is done when the host runs out of memory.");
     v.optional("volumes", volumes, "Folders that outlive sandboxes and that several can share.");
     v.optional("images", images, "Root file systems from registries and archives.");
+    v.optional("ports", ports, "Ways from the host's loopback into sandboxes.");
     v.optional("oci", oci, "OCI runtimes.");
     v.optional("profiles", profiles, "Named kinds of sandboxes. `default` always exists.");
   }

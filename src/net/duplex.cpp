@@ -94,6 +94,12 @@ void TcpDuplex::close() noexcept {
   socket_.close(ignored);
 }
 
+void TcpDuplex::reset() noexcept {
+  asio::error_code ignored;
+  socket_.set_option(asio::socket_base::linger(true, 0), ignored);
+  close();
+}
+
 asio::awaitable<std::string_view> Rewound::read() {
   if (!std::exchange(given_, true) && !again_.empty()) co_return again_;
   co_return co_await rest_.read();

@@ -41,6 +41,8 @@ class TcpDuplex final : public Duplex {
   void close() noexcept override;
   asio::any_io_executor executor() override { return socket_.get_executor(); }
   asio::ip::tcp::socket& socket() { return socket_; }
+  /// close(), as an end that the peer cannot take for a good one.
+  void reset() noexcept;
 
  private:
   asio::ip::tcp::socket socket_;

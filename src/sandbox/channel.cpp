@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -123,12 +124,80 @@ void Channel::connect(const wire::Hello& hello, Clock::time_point deadline, Clai
   throw Error(Errc::timeout, "the sandbox's agent does not answer");
 }
 
+/// With mutex_ held.
+uint32_t Channel::next_id() {
+  if (closed_) throw Error(Errc::unavailable, "the sandbox has ended");
+  for (;; ++next_stream_) {
+    next_stream_ &= ~wire::kAgentsStream;
+    if (next_stream_ != 0 && !streams_.contains(next_stream_) && !connections_.contains(next_stream_))
+      return next_stream_++;
+  }
+}
+
 uint32_t Channel::open_stream(std::shared_ptr<Stream> stream) {
   const std::lock_guard lock(mutex_);
-  if (closed_) throw Error(Errc::unavailable, "the sandbox has ended");
-  while (next_stream_ == 0 || streams_.contains(next_stream_)) ++next_stream_;
-  streams_[next_stream_] = std::move(stream);
-  return next_stream_++;
+  const uint32_t id = next_id();
+  streams_[id] = std::move(stream);
+  return id;
+}
+
+uint32_t Channel::open_connection(std::shared_ptr<Stream> stream) {
+  const std::lock_guard lock(mutex_);
+  const uint32_t id = next_id();
+  connections_[id] = std::move(stream);
+  read_in_background();
+  return id;
+}
+
+void Channel::close_connection(uint32_t id) {
+  const std::lock_guard lock(mutex_);
+  connections_.erase(id);
+}
+
+uint32_t Channel::open_listener(std::shared_ptr<Stream> stream, Accepted accepted) {
+  const uint32_t id = open_connection(std::move(stream));
+  const std::lock_guard lock(mutex_);
+  listeners_[id] = std::move(accepted);
+  return id;
+}
+
+void Channel::close_listener(uint32_t id) {
+  const std::lock_guard lock(mutex_);
+  listeners_.erase(id);
+  connections_.erase(id);
+}
+
+/// With mutex_ held. Once begun it goes on: whoever had one connection will have more.
+void Channel::read_in_background() {
+  if (idle_ || closed_) return;
+  idle_.reset(::epoll_create1(EPOLL_CLOEXEC));
+  epoll_event nothing{};
+  if (!idle_ || ::epoll_ctl(idle_.get(), EPOLL_CTL_ADD, from_agent_.get(), &nothing) != 0)
+    throw sys_error(errno, "epoll_ctl");
+  idle_watch_.emplace(to_agent_.get_executor(), sys::duplicate(idle_.get()).release());
+  watch_idle(!reading_);
+  asio::post(to_agent_.get_executor(), [self = shared_from_this()] { self->wait_in_background(); });
+}
+
+/// With mutex_ held.
+void Channel::watch_idle(bool on) {
+  if (!idle_) return;
+  epoll_event wanted{};
+  if (on) wanted.events = EPOLLIN;
+  (void)::epoll_ctl(idle_.get(), EPOLL_CTL_MOD, from_agent_.get(), &wanted);
+}
+
+/// On the I/O thread.
+void Channel::wait_in_background() {
+  idle_watch_->async_wait(asio::posix::stream_descriptor::wait_read,
+                          [self = shared_from_this()](asio::error_code err) {
+                            if (err) return;
+                            if (self->begin_reading()) {
+                              self->read_some(Clock::now());
+                              self->end_reading();
+                            }
+                            self->wait_in_background();
+                          });
 }
 
 void Channel::close_stream(uint32_t id) {
@@ -191,13 +260,16 @@ void Channel::write_more() {
 
 bool Channel::begin_reading() {
   const std::lock_guard lock(mutex_);
-  return !std::exchange(reading_, true);
+  if (std::exchange(reading_, true)) return false;
+  watch_idle(false);
+  return true;
 }
 
 void Channel::end_reading() {
   {
     const std::lock_guard lock(mutex_);
     reading_ = false;
+    watch_idle(!closed_);
   }
   offer_reading();
 }
@@ -304,7 +376,9 @@ std::shared_ptr<Stream> Channel::find_stream(const wire::Header& header, std::st
     const std::lock_guard lock(mutex_);
     if (closed_) return nullptr;
     if (const auto it = streams_.find(id); it != streams_.end()) return it->second;
+    if (const auto it = connections_.find(id); it != connections_.end()) return it->second;
   }
+  if (header.type == wire::Type::accepted) return find_accepted(header, payload);
   wire::Started started;
   const bool exists = header.type == wire::Type::started && wire::decode(payload, started);
   if (!connecting_ || announced_.size() >= left_ || (!exists && header.type != wire::Type::failed))
@@ -317,22 +391,48 @@ std::shared_ptr<Stream> Channel::find_stream(const wire::Header& header, std::st
   return stream;
 }
 
+/// Of a connection that the agent has just accepted. One that nobody wants any more is given back.
+std::shared_ptr<Stream> Channel::find_accepted(const wire::Header& header, std::string_view payload) {
+  wire::Accepted message;
+  if ((header.stream & wire::kAgentsStream) == 0 || !wire::decode(payload, message)) return nullptr;
+  Accepted accepted;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto it = listeners_.find(message.listener);
+        it != listeners_.end() && connections_.size() < 2 * wire::kMaxConnections)
+      accepted = it->second;
+  }
+  if (!accepted) {
+    send_bytes(wire::Type::cancel, header.stream);
+    return nullptr;
+  }
+  auto stream = accepted(header.stream);
+  const std::lock_guard lock(mutex_);
+  if (!closed_) connections_[header.stream] = stream;
+  return stream;
+}
+
 void Channel::close() {
-  std::map<uint32_t, std::shared_ptr<Stream>> streams;
+  std::map<uint32_t, std::shared_ptr<Stream>> streams, connections;
   {
     const std::lock_guard lock(mutex_);
     if (closed_) return;
     closed_ = true;
     streams.swap(streams_);
+    connections.swap(connections_);
+    listeners_.clear();
+    watch_idle(false);
     out_.clear();
     out_bytes_ = 0;
     changed_.notify_all();
   }
   for (const auto& [_, stream] : streams) stream->on_closed();
+  for (const auto& [_, stream] : connections) stream->on_closed();
   wake();
   asio::post(to_agent_.get_executor(), [self = shared_from_this()] {
     asio::error_code ignored;
     self->to_agent_.close(ignored);
+    if (self->idle_watch_) self->idle_watch_->close(ignored);
   });
 }
 

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -34,8 +35,9 @@ class Stream {
 /// it holds a lock on the FIFO that it writes to, which ends with it.
 ///
 /// Whoever waits for an answer reads the channel itself, for all who wait on it, one at a time: an answer
-/// that went through a thread of its own would wake two threads instead of one. Nobody waits, nobody reads:
-/// then the agent keeps what it has, and the end of the sandbox is seen by its pidfd.
+/// that went through a thread of its own would wake two threads instead of one. When nobody waits, the I/O
+/// thread reads as long as there are connections or listeners, which nobody waits for; without them nobody
+/// does: then the agent keeps what it has, and the end of the sandbox is seen by its pidfd.
 class Channel : public std::enable_shared_from_this<Channel> {
  public:
   /// Makes the FIFOs (mode 0600) in `folder` and opens the host's ends.
@@ -54,6 +56,14 @@ class Channel : public std::enable_shared_from_this<Channel> {
   /// Gives the stream a number under which its frames arrive until close_stream().
   uint32_t open_stream(std::shared_ptr<Stream> stream);
   void close_stream(uint32_t id);
+
+  /// The same for a connection: what comes for it is read also when nobody waits.
+  uint32_t open_connection(std::shared_ptr<Stream> stream);
+  void close_connection(uint32_t id);
+  /// On whoever reads: the stream of a connection that the agent accepted.
+  using Accepted = std::function<std::shared_ptr<Stream>(uint32_t id)>;
+  uint32_t open_listener(std::shared_ptr<Stream> stream, Accepted accepted);
+  void close_listener(uint32_t id);
 
   template <class Message>
   void send(wire::Type type, uint32_t stream, const Message& message) {
@@ -87,8 +97,13 @@ class Channel : public std::enable_shared_from_this<Channel> {
   void on_welcome(std::string_view payload);
   void dispatch(const wire::Header& header, std::string_view payload);
   std::shared_ptr<Stream> find_stream(const wire::Header& header, std::string_view payload);
+  std::shared_ptr<Stream> find_accepted(const wire::Header& header, std::string_view payload);
+  uint32_t next_id();
   void queue(std::string bytes);
   void write_more();
+  void read_in_background();
+  void wait_in_background();
+  void watch_idle(bool on);
 
   asio::posix::stream_descriptor to_agent_;
   const UniqueFd from_agent_, wake_;
@@ -104,11 +119,16 @@ class Channel : public std::enable_shared_from_this<Channel> {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::map<uint32_t, std::shared_ptr<Stream>> streams_;
+  std::map<uint32_t, std::shared_ptr<Stream>> streams_, connections_;
+  std::map<uint32_t, Accepted> listeners_;
   std::deque<std::string> out_;  // complete frames; the first one may be partly written
   size_t out_written_ = 0, out_bytes_ = 0;
   uint32_t next_stream_ = 1, epoch_ = 0;
   bool welcomed_ = false, closed_ = false, writing_ = false, reading_ = false;
+  // Tells the I/O thread of what came, but only while nobody else reads: an epoll instance of its own, since
+  // one that is asleep in the loop's would be woken by every answer that somebody else waits for.
+  UniqueFd idle_;
+  std::optional<asio::posix::stream_descriptor> idle_watch_;
 };
 
 }  // namespace hutch::sandbox

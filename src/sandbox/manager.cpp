@@ -53,6 +53,7 @@ Manager::Manager(const config::Config& config, bool keeps)
       owner_(owner_key()),
       kinds_(kinds_of(config_)),
       builder_(config_),
+      ports_(builder_.io().context(), config_.ports),
       disk_guard_(config_.home, config_.limits),
       pool_(pool_settings(config_.pool), pool_hooks()),
       housekeeper_([this](const std::stop_token& stop) { housekeep(stop); }),
@@ -512,6 +513,7 @@ void Manager::remove(const std::string& id) {
     entry = it->second;
   }
   const auto sandbox = entry->whole();
+  ports_.close_all(id);
   if (sandbox) sandbox->end("it was removed");  // without the lock: it drops what is not written yet
   {
     const std::lock_guard lock(mutex_);

@@ -18,6 +18,7 @@
 #include "sandbox/builder.h"
 #include "sandbox/control_socket.h"
 #include "sandbox/disk_guard.h"
+#include "sandbox/ports.h"
 #include "sandbox/pressure_monitor.h"
 #include "sandbox/warm_pool.h"
 
@@ -89,6 +90,7 @@ class Manager {
   /// system, runtime and hardening. All else is attached at the claim.
   const std::string& kind_of(const std::string& profile) const { return kinds_.at(profile); }
   Bases& bases() noexcept { return builder_.bases(); }
+  Ports& ports() noexcept { return ports_; }
 
  private:
   using Entries = std::map<std::string, std::shared_ptr<Entry>>;  // by id
@@ -134,6 +136,7 @@ class Manager {
   const Clock::time_point started_at_ = Clock::now();
   const std::map<std::string, std::string> kinds_;
   Builder builder_;
+  Ports ports_;
   DiskGuard disk_guard_;
   std::atomic<bool> prepared_{false};
   std::mutex prepare_mutex_, default_mutex_;

@@ -36,9 +36,23 @@ runtime::Enforcement isolation_of(const std::vector<AttachedVolume>& volumes) {
 
 }  // namespace
 
-Sandbox::Activity::Activity(Sandbox& sandbox) : running_(sandbox.calls_), sandbox_(sandbox) {
-  std::unique_lock pausing(sandbox_.pause_mutex_);
-  sandbox_.stillness_over_.wait(pausing, [&] { return sandbox_.stillness_ == Stillness::none; });
+Sandbox::Activity::Activity(Sandbox& sandbox)
+    : Activity(sandbox, [&] {
+        std::unique_lock pausing(sandbox.pause_mutex_);
+        sandbox.stillness_over_.wait(pausing, [&] { return sandbox.stillness_ == Stillness::none; });
+        return pausing;
+      }()) {
+  running_.emplace(sandbox.calls_);
+}
+
+std::unique_ptr<Sandbox::Activity> Sandbox::Activity::try_begin(Sandbox& sandbox) {
+  std::unique_lock pausing(sandbox.pause_mutex_, std::try_to_lock);
+  if (!pausing || sandbox.stillness_ != Stillness::none) return nullptr;
+  return std::unique_ptr<Activity>(new Activity(sandbox, std::move(pausing)));
+}
+
+Sandbox::Activity::Activity(Sandbox& sandbox, std::unique_lock<std::mutex>)
+    : sandbox_(sandbox) {
   {
     const std::lock_guard lock(sandbox_.mutex_);
     if (sandbox_.ended_)
@@ -249,6 +263,7 @@ void Sandbox::hold_still(const std::function<void(const runtime::WrittenFiles&)>
 std::optional<Clock::duration> Sandbox::pause_when_idle(Clock::duration unused) {
   const std::lock_guard pausing(pause_mutex_);
   if (pause_ != Pause::none) return Clock::duration::zero();
+  if (open_ports_ > 0) return std::nullopt;
   if (!processes_.empty()) {
     body_.channel->drain();  // nobody may have read that they have ended
     if (processes_.any_running()) return std::nullopt;

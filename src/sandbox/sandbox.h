@@ -16,6 +16,7 @@
 #include "runtime/layer.h"
 #include "sandbox/call_gauge.h"
 #include "sandbox/channel.h"
+#include "sandbox/connection.h"
 #include "sandbox/description.h"
 #include "sandbox/disk_guard.h"
 #include "sandbox/exec.h"
@@ -128,6 +129,15 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
                   std::stop_token stop);
   Usage usage() const;
 
+  /// A connection to a port inside, on the I/O thread. The sandbox is in use as long as it is open.
+  asio::awaitable<std::unique_ptr<net::Duplex>> connect(uint16_t port);
+  /// Has what is connected to a port of its loopback come to `accept`, which is called on the I/O thread, as
+  /// long as the sandbox lives or until the next call for that port.
+  void listen(uint16_t port, Listener::Accept accept);
+  /// While it has open ports it is not paused on its own.
+  void count_open_ports(int change) noexcept { open_ports_ += change; }
+  asio::any_io_executor executor() { return pidfd_watch_.get_executor(); }
+
   bool running() const noexcept { return !ended_; }
   /// Somebody has called it since claim() or take_up().
   bool was_used() const noexcept { return used_; }
@@ -175,14 +185,18 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   class Activity {  // while one of these lives, the sandbox is not idle
    public:
     explicit Activity(Sandbox& sandbox);
+    /// Without waiting; throws as the other one does. Nothing while the sandbox is held still.
+    static std::unique_ptr<Activity> try_begin(Sandbox& sandbox);
     ~Activity();
     Activity(const Activity&) = delete;
     Activity& operator=(const Activity&) = delete;
 
    private:
-    CallGauge::Scope running_;
+    Activity(Sandbox& sandbox, std::unique_lock<std::mutex> pausing);
+    std::optional<CallGauge::Scope> running_;  // a call is; a connection that is only open is not
     Sandbox& sandbox_;
   };
+  class UsedConnection;
   std::shared_ptr<const Description> described() const;
   void describe(Description description);
   runtime::Isolation change_limits(const runtime::Limits& from, const runtime::Limits& to,
@@ -213,6 +227,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Hooks hooks_;
 
   std::atomic<bool> ended_{false}, no_bash_{false}, used_{false};
+  std::atomic<int> open_ports_{0};
   std::atomic<uint32_t> next_command_{1};
   std::atomic<uint64_t> pids_refused_seen_{0};
   std::mutex limits_mutex_;         // held while limits are written, with what they are read from
@@ -232,6 +247,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   uint64_t logs_bytes_ = 0;
   ProcessTable processes_;
   Sessions sessions_;
+  std::map<uint16_t, std::unique_ptr<Listener>> listeners_;
 };
 
 template <class Fn>

@@ -19,13 +19,15 @@
 /// before use, and a frame that breaks a rule ends the channel (host side) or is ignored (agent side).
 namespace hutch::wire {
 
-inline constexpr uint8_t kVersion = 3;
+inline constexpr uint8_t kVersion = 4;
 inline constexpr uint32_t kMaxPayload = 256 * 1024;  // one exec request: argv, environment, working folder
 inline constexpr uint32_t kMaxCommands =
     512;  // that an agent holds at once, ended ones that it keeps included
+inline constexpr uint32_t kMaxConnections = 1024;    // that an agent holds at once
 inline constexpr uint32_t kDataChunk = 32 * 1024;    // largest piece of a stream in one frame
 inline constexpr uint32_t kWindow = 512 * 1024;      // bytes a sender may have under way on one stream
 inline constexpr uint32_t kInputWindow = 64 * 1024;  // the same for `input` frames: what the agent buffers
+inline constexpr uint32_t kAgentsStream = 1u << 31;  // set in the ids of streams that the agent opens
 
 enum class Type : uint8_t {
   // host to agent
@@ -49,6 +51,10 @@ enum class Type : uint8_t {
   forget,       // of a command that was kept after its end: the stream id is free again
   read_output,  // ReadOutput of a command: answered by OutputPiece
   make_folder,  // MakeFolder: answered by done
+  connect,      // Connect: a TCP connection inside. Answered by ready; then input, input_end, cancel, credit
+                // one way and data, done, failed, credit the other. It ends with failed, cancel, or when both
+                // directions have
+  listen,       // Listen: answered by ready; then each connection is told of by `accepted`, until cancel
   // agent to host
   welcome = 64,  // Welcome: answer to hello
   pong,
@@ -56,7 +62,7 @@ enum class Type : uint8_t {
   output,        // bytes of standard output (flag 0) or standard error (flag 1)
   exited,        // Exited: the main process ended, its output is complete
   tree_gone,     // nothing of the command is left; the stream id is free again unless the command is kept
-  ready,         // the file can be written
+  ready,         // the file can be written; it is connected; it listens
   file_info,     // FileInfo
   data,          // bytes of a file or listing; also host to agent for write_file
   done,          // end of data; of make_folder: it is there
@@ -64,13 +70,15 @@ enum class Type : uint8_t {
   relaying,      // Position: of the first `output` that follows
   printed,       // Position: how much the command has printed
   output_piece,  // OutputPiece; the stream id is free again
+  accepted,      // Accepted, on a stream of the agent's: as after `ready` of connect
 };
 
 /// In front of every payload; 16 bytes, no padding.
 struct Header {
   uint32_t payload_bytes = 0;
-  uint32_t stream = 0;  // chosen by the host, unique among live streams; 0 = the connection itself
-  uint32_t epoch = 0;   // chosen at random by the host at each hello
+  uint32_t stream =
+      0;               // unique among live ones, the host's choice but for `accepted`; 0 = the channel itself
+  uint32_t epoch = 0;  // chosen at random by the host at each hello
   Type type{};
   uint8_t flags = 0;
   uint8_t version = kVersion;

@@ -256,6 +256,32 @@ struct Entry {
   }
 };
 
+/// To 127.0.0.1 in the sandbox, or to ::1 when nobody listens there.
+struct Connect {
+  uint16_t port = 0;
+  template <class C>
+  void fields(C& c) {
+    c(port);
+  }
+};
+
+/// On 127.0.0.1 in the sandbox.
+struct Listen {
+  uint16_t port = 0;
+  template <class C>
+  void fields(C& c) {
+    c(port);
+  }
+};
+
+struct Accepted {
+  uint32_t listener = 0;  // its stream
+  template <class C>
+  void fields(C& c) {
+    c(listener);
+  }
+};
+
 struct Failed {
   int32_t error = 0;      // errno
   std::string_view step;  // the call and its object, such as "chdir /nope"

@@ -7,7 +7,7 @@ import struct
 import time
 from types import SimpleNamespace
 
-VERSION = 3
+VERSION = 4
 MAX_PAYLOAD = 256 * 1024
 DATA_CHUNK = 32 * 1024
 WINDOW = 512 * 1024
@@ -16,8 +16,8 @@ HEADER = struct.Struct("<IIIBBBB")
 
 TYPES = dict(hello=1, ping=2, exec=3, input=4, input_end=5, end_tree=6, signal=7, credit=8, read_file=9,
              write_file=10, list_files=11, commit=12, cancel=13, lifetime=14, relay=15, watch=16, resize=17, forget=18,
-             read_output=19, make_folder=20, welcome=64, pong=65, started=66, output=67, exited=68, tree_gone=69, ready=70, file_info=71,
-             data=72, done=73, failed=74, relaying=75, printed=76, output_piece=77)
+             read_output=19, make_folder=20, connect=21, listen=22, welcome=64, pong=65, started=66, output=67, exited=68, tree_gone=69, ready=70, file_info=71,
+             data=72, done=73, failed=74, relaying=75, printed=76, output_piece=77, accepted=78)
 NAMES = {number: name for name, number in TYPES.items()}
 
 WHOLE = b"\0"  # behind every payload to the agent

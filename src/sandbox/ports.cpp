@@ -1,0 +1,297 @@
+#include "sandbox/ports.h"
+
+#include <fmt/format.h>
+#include <openssl/crypto.h>
+
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
+#include <asio/post.hpp>
+#include <asio/redirect_error.hpp>
+#include <asio/steady_timer.hpp>
+#include <asio/use_awaitable.hpp>
+#include <asio/use_future.hpp>
+#include <set>
+#include <thread>
+
+#include "base/log.h"
+#include "base/sys.h"
+
+namespace hutch::sandbox {
+
+using namespace std::chrono_literals;
+using asio::ip::tcp;
+
+namespace {
+
+tcp::acceptor listen_on(asio::io_context& io, uint16_t port) {
+  tcp::acceptor acceptor(io);
+  const tcp::endpoint endpoint(asio::ip::address_v4::loopback(), port);
+  try {
+    acceptor.open(tcp::v4());
+    acceptor.set_option(tcp::acceptor::reuse_address(true));
+    acceptor.bind(endpoint);
+    acceptor.listen(1024);
+  } catch (const asio::system_error& e) {
+    throw Error(e.code() == asio::error::address_in_use ? Errc::conflict : Errc::unavailable,
+                fmt::format("127.0.0.1:{} cannot be listened on: {}", port, e.code().message()))
+        .hint("leave host_port out to take any free port");
+  }
+  return acceptor;
+}
+
+/// Hands what comes to `serve` until the acceptor is closed.
+template <class Serve>
+asio::awaitable<void> accept_all(std::shared_ptr<tcp::acceptor> acceptor, Serve serve) {
+  for (;;) {
+    asio::error_code err;
+    tcp::socket socket = co_await acceptor->async_accept(asio::redirect_error(asio::use_awaitable, err));
+    if (err == asio::error::operation_aborted || !acceptor->is_open()) co_return;
+    if (err) {  // such as no descriptor left: those that wait are served when there is one
+      asio::steady_timer moment(acceptor->get_executor(), 100ms);
+      co_await moment.async_wait(asio::use_awaitable);
+      continue;
+    }
+    serve(std::move(socket));
+  }
+}
+
+void close_later(asio::io_context& io, std::shared_ptr<tcp::acceptor> acceptor) {
+  asio::post(io, [acceptor = std::move(acceptor)] {
+    asio::error_code ignored;
+    acceptor->close(ignored);
+  });
+}
+
+asio::awaitable<void> try_port(std::shared_ptr<Sandbox> sandbox, uint16_t port) {
+  const auto connection = co_await sandbox->connect(port);
+}
+
+bool same_token(std::string_view a, std::string_view b) {
+  return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
+}
+
+}  // namespace
+
+/// The way to one port of one sandbox.
+class Ports::Way : public std::enable_shared_from_this<Way> {
+ public:
+  Way(asio::io_context& io, const std::shared_ptr<Sandbox>& sandbox, uint16_t port)
+      : io_(io), sandbox_(sandbox), target_{sandbox->id(), port} {
+    sandbox->count_open_ports(1);
+  }
+  ~Way() {
+    if (const auto sandbox = sandbox_.lock()) sandbox->count_open_ports(-1);
+  }
+
+  const net::PortTarget& target() const { return target_; }
+
+  asio::awaitable<std::unique_ptr<net::Duplex>> connect() const {
+    const auto sandbox = sandbox_.lock();
+    if (!sandbox || !sandbox->running()) throw Error(Errc::not_found, "the sandbox has ended");
+    co_return co_await sandbox->connect(target_.port);
+  }
+
+  void listen(uint16_t host_port) {
+    acceptor_ = std::make_shared<tcp::acceptor>(listen_on(io_, host_port));
+    host_port_ = acceptor_->local_endpoint().port();
+    auto serve = [weak = weak_from_this()](tcp::socket socket) {
+      if (const auto self = weak.lock())
+        asio::co_spawn(self->io_, self->serve(std::move(socket)), asio::detached);
+    };
+    asio::co_spawn(io_, accept_all(acceptor_, std::move(serve)), asio::detached);
+  }
+
+  void close() {
+    if (acceptor_) close_later(io_, acceptor_);
+    asio::post(io_, [self = shared_from_this()] {
+      for (net::Duplex* client : self->clients_) client->close();
+    });
+  }
+
+  uint16_t host_port() const { return host_port_; }
+  size_t connections() const { return connections_; }
+
+  std::string token;  // of its URLs; empty = it has none
+
+ private:
+  asio::awaitable<void> serve(tcp::socket socket) {
+    const auto self = shared_from_this();
+    net::TcpDuplex client(std::move(socket));
+    clients_.insert(&client);
+    ++connections_;
+    try {
+      const auto server = co_await connect();
+      co_await net::relay(client, *server);
+    } catch (const std::exception& e) {
+      log::debug("a connection to port {} of {}: {}", target_.port, target_.sandbox_id, e.what());
+      client.reset();
+    }
+    --connections_;
+    clients_.erase(&client);
+  }
+
+  asio::io_context& io_;
+  const std::weak_ptr<Sandbox> sandbox_;
+  const net::PortTarget target_;
+  std::shared_ptr<tcp::acceptor> acceptor_;
+  uint16_t host_port_ = 0;
+  std::atomic<size_t> connections_{0};
+  std::set<net::Duplex*> clients_;  // on the I/O thread
+};
+
+/// The listener that all ways share.
+class Ports::Shared : public std::enable_shared_from_this<Shared> {
+ public:
+  Shared(asio::io_context& io, const config::Ports& settings, Ports& ports)
+      : io_(io),
+        acceptor_(
+            std::make_shared<tcp::acceptor>(listen_on(io, static_cast<uint16_t>(settings.shared_port)))),
+        port_(acceptor_->local_endpoint().port()),
+        max_connections_(static_cast<size_t>(settings.max_connections)),
+        ports_(&ports) {
+    hooks_.admits = [this](const net::PortTarget& target, std::string_view token) {
+      const auto way = find(target);
+      return way && !way->token.empty() && same_token(token, way->token);
+    };
+    hooks_.connect = [this](net::PortTarget target) { return connect(std::move(target)); };
+  }
+
+  void start() {
+    auto serve = [self = shared_from_this()](tcp::socket socket) {
+      if (self->connections_ >= self->max_connections_) return;  // closed
+      asio::co_spawn(self->io_, self->serve(std::move(socket)), asio::detached);
+    };
+    asio::co_spawn(io_, accept_all(acceptor_, std::move(serve)), asio::detached);
+  }
+
+  void close() {
+    {
+      const std::lock_guard lock(mutex_);
+      ports_ = nullptr;
+    }
+    close_later(io_, acceptor_);
+  }
+
+  uint16_t port() const { return port_; }
+
+ private:
+  asio::awaitable<void> serve(tcp::socket socket) {
+    const auto self = shared_from_this();
+    ++connections_;
+    co_await net::serve_port_requests(std::make_unique<net::TcpDuplex>(std::move(socket)), port_, hooks_);
+    --connections_;
+  }
+
+  std::shared_ptr<Way> find(const net::PortTarget& target) const {
+    const std::lock_guard lock(mutex_);
+    if (ports_ == nullptr) return nullptr;
+    const std::lock_guard inner(ports_->mutex_);
+    const auto it = ports_->ways_.find({target.sandbox_id, target.port});
+    return it == ports_->ways_.end() ? nullptr : it->second;
+  }
+
+  asio::awaitable<std::unique_ptr<net::Duplex>> connect(net::PortTarget target) const {
+    const auto way = find(target);
+    if (!way) throw Error(Errc::not_found, "the port was closed");
+    co_return co_await way->connect();
+  }
+
+  asio::io_context& io_;
+  const std::shared_ptr<tcp::acceptor> acceptor_;
+  const uint16_t port_;
+  const size_t max_connections_;
+  size_t connections_ = 0;  // on the I/O thread
+  net::PortGatewayHooks hooks_;
+  mutable std::mutex mutex_;
+  Ports* ports_;  // nullptr: it has ended
+};
+
+Ports::Ports(asio::io_context& io, const config::Ports& settings) : io_(io), settings_(settings) {}
+
+Ports::~Ports() {
+  if (shared_) shared_->close();
+  for (const auto& [_, way] : ways_) way->close();
+}
+
+/// With mutex_ held.
+std::shared_ptr<Ports::Way> Ports::way_to(const std::shared_ptr<Sandbox>& sandbox, uint16_t port) {
+  auto& way = ways_[{sandbox->id(), port}];
+  if (!way) way = std::make_shared<Way>(io_, sandbox, port);
+  return way;
+}
+
+OpenPort Ports::describe(const Way& way) const {
+  OpenPort out{.port = way.target().port, .host_port = way.host_port(), .url = {}, .program_url = {}};
+  out.connections = way.connections();
+  if (way.token.empty()) return out;
+  out.url = net::browser_url(way.target(), way.token, shared_->port());
+  out.program_url = net::program_url(way.target(), way.token, shared_->port());
+  return out;
+}
+
+OpenPort Ports::expose(const std::shared_ptr<Sandbox>& sandbox, uint16_t port, uint16_t host_port,
+                       Clock::time_point deadline, const std::stop_token& stop) {
+  std::string problem = "nothing listens there";
+  for (auto pause = 5ms;; pause = std::min<std::chrono::milliseconds>(2 * pause, 200ms)) {
+    try {
+      asio::co_spawn(io_, try_port(sandbox, port), asio::use_future).get();
+      break;
+    } catch (const asio::system_error& e) {
+      problem = e.code().message();
+    }
+    if (stop.stop_requested()) throw Error(Errc::unavailable, "the call was cancelled");
+    if (Clock::now() + pause > deadline)
+      throw Error(Errc::timeout,
+                  fmt::format("port {} of sandbox {} does not answer: {}", port, sandbox->id(), problem))
+          .hint(
+              "start the server first (sandbox_exec with `background`) and have it listen on 127.0.0.1, "
+              "::1 or 0.0.0.0; sandbox_process reads what it prints");
+    std::this_thread::sleep_for(pause);
+  }
+  const std::lock_guard lock(mutex_);
+  const auto way = way_to(sandbox, port);
+  if (way->host_port() != 0 && host_port != 0 && host_port != way->host_port())
+    throw Error(Errc::conflict,
+                fmt::format("port {} is open already, as 127.0.0.1:{}", port, way->host_port()))
+        .hint("close it first with sandbox_close_port");
+  if (way->host_port() == 0) way->listen(host_port);
+  return describe(*way);
+}
+
+OpenPort Ports::url(const std::shared_ptr<Sandbox>& sandbox, uint16_t port) {
+  const std::lock_guard lock(mutex_);
+  if (!shared_) {
+    shared_ = std::make_shared<Shared>(io_, settings_, *this);
+    shared_->start();
+  }
+  const auto way = way_to(sandbox, port);
+  if (way->token.empty()) way->token = sys::random_hex(16);
+  return describe(*way);
+}
+
+bool Ports::close(const std::string& sandbox_id, uint16_t port) {
+  std::shared_ptr<Way> way;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto it = ways_.find({sandbox_id, port});
+    if (it == ways_.end()) return false;
+    way = std::move(it->second);
+    ways_.erase(it);
+  }
+  way->close();
+  return true;
+}
+
+std::vector<OpenPort> Ports::list(const std::string& sandbox_id) const {
+  const std::lock_guard lock(mutex_);
+  std::vector<OpenPort> out;
+  for (const auto& [key, way] : ways_)
+    if (key.first == sandbox_id) out.push_back(describe(*way));
+  return out;
+}
+
+void Ports::close_all(const std::string& sandbox_id) noexcept {
+  for (const OpenPort& open : list(sandbox_id)) close(sandbox_id, open.port);
+}
+
+}  // namespace hutch::sandbox

@@ -1,0 +1,58 @@
+#include <asio/steady_timer.hpp>
+#include <asio/use_awaitable.hpp>
+#include <utility>
+
+#include "sandbox/sandbox.h"
+
+/// What a sandbox has of its connections.
+namespace hutch::sandbox {
+
+using namespace std::chrono_literals;
+
+/// Keeps the sandbox in use.
+class Sandbox::UsedConnection final : public net::Duplex {
+ public:
+  UsedConnection(std::shared_ptr<Sandbox> sandbox, std::unique_ptr<net::Duplex> inner,
+                 std::unique_ptr<Activity> activity)
+      : sandbox_(std::move(sandbox)), activity_(std::move(activity)), inner_(std::move(inner)) {}
+  asio::awaitable<std::string_view> read() override { return inner_->read(); }
+  asio::awaitable<void> write(std::string_view bytes) override { return inner_->write(bytes); }
+  asio::awaitable<void> end() override { return inner_->end(); }
+  void close() noexcept override { inner_->close(); }
+  asio::any_io_executor executor() override { return inner_->executor(); }
+
+ private:
+  const std::shared_ptr<Sandbox> sandbox_;
+  const std::unique_ptr<Activity> activity_;
+  const std::unique_ptr<net::Duplex> inner_;
+};
+
+asio::awaitable<std::unique_ptr<net::Duplex>> Sandbox::connect(uint16_t port) {
+  const auto self = shared_from_this();
+  std::unique_ptr<Activity> activity;
+  // Not on the condition: this is the I/O thread.
+  while (!(activity = Activity::try_begin(*this))) {
+    asio::steady_timer moment(executor(), 2ms);
+    co_await moment.async_wait(asio::use_awaitable);
+  }
+  auto connection = co_await sandbox::connect(executor(), body_.channel, port);
+  co_return std::make_unique<UsedConnection>(self, std::move(connection), std::move(activity));
+}
+
+void Sandbox::listen(uint16_t port, Listener::Accept accept) {
+  auto used = [weak = weak_from_this(), accept = std::move(accept)](std::unique_ptr<net::Duplex> connection) {
+    const auto self = weak.lock();
+    if (!self) return;
+    try {
+      // What connects is running, so that nobody holds it still but for a moment: then it is in use anyway.
+      accept(std::make_unique<UsedConnection>(self, std::move(connection), Activity::try_begin(*self)));
+    } catch (const Error&) {
+      // It has ended, or its owner has just paused it: the connection is reset.
+    }
+  };
+  auto listener = std::make_unique<Listener>(executor(), body_.channel, port, std::move(used));
+  const std::lock_guard lock(mutex_);
+  listeners_[port].swap(listener);
+}
+
+}  // namespace hutch::sandbox
