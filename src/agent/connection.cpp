@@ -2,6 +2,7 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -11,9 +12,6 @@
 
 namespace hutch::agent {
 namespace {
-
-// One for each slot, of which only the pages take memory that wait for a slow reader inside.
-alignas(4096) char connection_rings[kMaxConnections][wire::kInputWindow];
 
 socklen_t loopback(int family, uint16_t port, sockaddr_storage& out) {
   if (family == AF_INET) {
@@ -37,7 +35,7 @@ void Connection::connect(const wire::Connect& request, uint32_t stream, size_t i
   stream_ = stream;
   index_ = index;
   port_ = request.port;
-  credit_ = wire::kWindow;
+  credit_ = wire::kConnectionWindow;
   if (const char* step = open_next(services)) fail(errno, step, services);
 }
 
@@ -67,9 +65,8 @@ void Connection::accept(UniqueFd fd, uint32_t stream, uint32_t listener, size_t 
   index_ = index;
   fd_ = std::move(fd);
   connected_ = true;
-  credit_ = wire::kWindow;
+  credit_ = wire::kConnectionWindow;
   listener_ = listener;
-  input_.open(connection_rings[index_]);
   if (!watch(services)) return drop();
   queue(services);
 }
@@ -94,7 +91,6 @@ void Connection::on_connected(Services& services) {
   }
   if (error != 0) return fail(error, "connect", services);
   connected_ = readable_ = tell_ready_ = true;
-  input_.open(connection_rings[index_]);
   queue(services);
 }
 
@@ -109,7 +105,7 @@ void Connection::on_frame(const Frame& frame, Services& services) {
       return pump(services);
     case wire::Type::credit:
       if (!wire::decode(frame.payload, credit)) return;
-      credit_ = std::min(credit_ + std::min(credit.bytes, wire::kWindow), wire::kWindow);
+      credit_ = std::min(credit_ + std::min(credit.bytes, wire::kConnectionWindow), wire::kConnectionWindow);
       return queue(services);
     case wire::Type::cancel:
       return drop();
@@ -129,9 +125,23 @@ void Connection::add_input(std::string_view bytes, Services& services) {
     consumed_ += static_cast<uint32_t>(gone);
     bytes.remove_prefix(gone);
   }
-  if (bytes.size() > input_.room()) return fail(EMSGSIZE, "the window", services);  // the host broke its rule
+  if (!bytes.empty() && !make_room(bytes.size())) return fail(ENOBUFS, "mmap", services);
   input_.add(bytes);
   pump(services);
+}
+
+/// Memory for what the socket does not take, which most connections never need. False when there is none, or
+/// when the host has broken its rule.
+bool Connection::make_room(size_t bytes) {
+  if (!input_.is_open()) {
+    void* memory = mmap(nullptr, wire::kConnectionWindow, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) return false;
+    (void)madvise(memory, wire::kConnectionWindow, MADV_DONTFORK);
+    memory_ = static_cast<char*>(memory);
+    input_.open(memory_);
+  }
+  return bytes <= input_.room();
 }
 
 void Connection::pump(Services& services) {
@@ -144,7 +154,7 @@ void Connection::pump(Services& services) {
     input_.drop(static_cast<size_t>(sent));
     consumed_ += static_cast<uint32_t>(sent);
   }
-  if (consumed_ >= wire::kInputWindow / 4) queue(services);
+  if (consumed_ >= wire::kConnectionWindow / 4) queue(services);
   if (!input_.empty() || !input_ended_ || std::exchange(shut_, true)) return;
   (void)shutdown(fd_.get(), SHUT_WR);
   if (told_end_) finish();
@@ -159,7 +169,7 @@ void Connection::take_turn(Services& services) {
   if (std::exchange(tell_ready_, false)) services.channel.send(wire::Type::ready, stream_);
   if (const uint32_t listener = std::exchange(listener_, 0); listener != 0)
     services.channel.send(wire::Type::accepted, stream_, wire::Accepted{listener});
-  if (consumed_ >= wire::kInputWindow / 4)
+  if (consumed_ >= wire::kConnectionWindow / 4)
     services.channel.send(wire::Type::credit, stream_, wire::Credit{std::exchange(consumed_, 0)});
   if (connected_ && send_piece(services)) queue(services);
 }
@@ -199,7 +209,7 @@ void Connection::drop() {
 }
 
 void Connection::finish() {
-  input_.close();
+  if (memory_ != nullptr) munmap(memory_, wire::kConnectionWindow);
   *this = Connection();
 }
 

@@ -9,8 +9,8 @@
 namespace hutch::agent {
 
 /// A TCP connection in the sandbox as one stream: what the host sends goes to the socket through a ring of
-/// kInputWindow bytes, what the socket has is sent as far as the host has given credit. Either direction ends
-/// by itself.
+/// kConnectionWindow bytes, what the socket has is sent as far as the host has given credit. Either direction
+/// ends by itself.
 class Connection {
  public:
   bool free() const { return stream_ == 0; }
@@ -33,6 +33,7 @@ class Connection {
   bool watch(Services& services);
   void on_connected(Services& services);
   void add_input(std::string_view bytes, Services& services);
+  bool make_room(size_t bytes);
   void pump(Services& services);
   bool send_piece(Services& services);
   void fail(int error, const char* step, Services& services);
@@ -53,8 +54,9 @@ class Connection {
   bool readable_ = false;    // there may be more to read
   bool peer_ended_ = false;  // the kernel said so: a short read is not the last one
   bool told_end_ = false;    // `done` was sent
-  ByteRing<wire::kInputWindow> input_;
-  uint32_t consumed_ = 0;  // credit that is not given back yet
+  ByteRing<wire::kConnectionWindow> input_;
+  char* memory_ = nullptr;  // of it, once there is something that the socket does not take
+  uint32_t consumed_ = 0;   // credit that is not given back yet
   bool input_ended_ = false, shut_ = false;
 };
 

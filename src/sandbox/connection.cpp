@@ -46,7 +46,7 @@ class ConnectionStream final : public Stream, public std::enable_shared_from_thi
   bool ready_ = false, ended_ = false;
   std::deque<std::string> data_;
   size_t data_bytes_ = 0;
-  uint32_t credit_ = wire::kInputWindow;
+  uint32_t credit_ = wire::kConnectionWindow;
 
  private:
   void fail(int error) {
@@ -71,14 +71,14 @@ void ConnectionStream::on_frame(const wire::Header& header, std::string_view pay
       break;
     case wire::Type::data:
       data_bytes_ += payload.size();
-      if (data_bytes_ > wire::kWindow) return fail(EPROTO);  // more than it had credit for
+      if (data_bytes_ > wire::kConnectionWindow) return fail(EPROTO);  // more than it had credit for
       if (!payload.empty()) data_.emplace_back(payload);
       break;
     case wire::Type::done:
       ended_ = true;
       break;
     case wire::Type::credit:
-      if (wire::decode(payload, credit)) credit_ = std::min(credit_ + credit.bytes, wire::kInputWindow);
+      if (wire::decode(payload, credit)) credit_ = std::min(credit_ + credit.bytes, wire::kConnectionWindow);
       break;
     case wire::Type::failed:
       return fail(wire::decode(payload, failed) && failed.error > 0 ? failed.error : EIO);
@@ -172,7 +172,7 @@ class AgentConnection final : public net::Duplex {
   void give_credit() {
     consumed_ += static_cast<uint32_t>(current_.size());
     current_.clear();
-    if (consumed_ < wire::kWindow / 4) return;
+    if (consumed_ < wire::kConnectionWindow / 4) return;
     channel_->send(wire::Type::credit, id_, wire::Credit{std::exchange(consumed_, 0)});
   }
 

@@ -24,10 +24,11 @@ inline constexpr uint32_t kMaxPayload = 256 * 1024;  // one exec request: argv, 
 inline constexpr uint32_t kMaxCommands =
     512;  // that an agent holds at once, ended ones that it keeps included
 inline constexpr uint32_t kMaxConnections = 1024;    // that an agent holds at once
-inline constexpr uint32_t kDataChunk = 32 * 1024;    // largest piece of a stream in one frame
+inline constexpr uint32_t kDataChunk = 64 * 1024;    // largest piece of a stream in one frame
 inline constexpr uint32_t kWindow = 512 * 1024;      // bytes a sender may have under way on one stream
 inline constexpr uint32_t kInputWindow = 64 * 1024;  // the same for `input` frames: what the agent buffers
-inline constexpr uint32_t kAgentsStream = 1u << 31;  // set in the ids of streams that the agent opens
+inline constexpr uint32_t kConnectionWindow = 512 * 1024;  // and for connections, either way
+inline constexpr uint32_t kAgentsStream = 1u << 31;        // set in the ids of streams that the agent opens
 
 enum class Type : uint8_t {
   // host to agent

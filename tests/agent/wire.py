@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 VERSION = 4
 MAX_PAYLOAD = 256 * 1024
-DATA_CHUNK = 32 * 1024
+DATA_CHUNK = 64 * 1024
 WINDOW = 512 * 1024
 INPUT_WINDOW = 64 * 1024
 HEADER = struct.Struct("<IIIBBBB")
