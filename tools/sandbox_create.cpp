@@ -84,7 +84,8 @@ void add_sandbox_create(mcp::ToolRegistry& registry, Services& services) {
                                        .runtime = args.runtime,
                                        .workdir = args.workdir,
                                        .template_name = args.template_name,
-                                       .image = args.image};
+                                       .image = args.image,
+                                       .network = args.network};
         if (args.memory) request.memory_bytes = args.memory->value;
         request.cpus = args.cpus;
         request.pids = args.pids;
@@ -96,6 +97,7 @@ void add_sandbox_create(mcp::ToolRegistry& registry, Services& services) {
         request.volumes = args.volumes;
         request.progress = [&context](std::string_view message) { context.progress(message); };
         request.stop = context.stop();
+        request.allow = args.allow;
         return view_of(services.manager.create(request)->about(), "running");
       },
       [](const SandboxView& view) {

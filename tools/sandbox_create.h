@@ -18,6 +18,8 @@ struct SandboxCreateArgs {
   std::optional<double> cpus;
   std::optional<int64_t> pids;
   std::optional<Bytes> disk;
+  std::string network;
+  std::vector<std::string> allow;
   std::map<std::string, std::string> env;
   std::string workdir;
   std::vector<config::VolumeUse> volumes;
@@ -35,6 +37,8 @@ struct SandboxCreateArgs {
     v.optional("cpus", cpus, "Default 2.", {.min = 0.05});
     v.optional("pids", pids, "Default 512.", {.min = 8});
     v.optional("disk", disk, "Default 2g.", {.min = 16 << 20});
+    v.optional("network", network, "Default none.", {.one_of = {"none", "filtered", "full"}});
+    v.optional("allow", allow, "Hosts or CIDRs it may reach.", {.max = 256});
     v.optional("env", env, "Environment.");
     v.optional("workdir", workdir, "Where commands start (default /workspace).");
     v.optional("volumes", volumes, "Outlive sandboxes.");

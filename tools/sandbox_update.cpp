@@ -15,7 +15,9 @@ SandboxInfo run(const SandboxUpdateArgs& args, Services& services) {
                            .idle_timeout = seconds(args.idle_timeout_s),
                            .cpus = args.cpus,
                            .pids = args.pids,
-                           .paused = args.paused};
+                           .paused = args.paused,
+                           .network = args.network,
+                           .allow = args.allow};
   if (args.memory) changes.memory_bytes = args.memory->value;
   if (!args.labels.empty()) changes.labels = args.labels;
   const auto sandbox = find_target(services, args.sandbox_id).sandbox;

@@ -11,6 +11,8 @@ struct SandboxUpdateArgs {
   std::optional<double> cpus;
   std::map<std::string, std::string> labels;
   std::optional<bool> paused;
+  std::optional<std::string> network;
+  std::optional<std::vector<std::string>> allow;
 
   template <class V>
   void describe(V& v) {
@@ -22,6 +24,9 @@ struct SandboxUpdateArgs {
     v.optional("memory", memory, "Memory limit; no swap.", {.min = 16 << 20});
     v.optional("cpus", cpus, "Processors, at most the host's.", {.min = 0.05, .max = 1024});
     v.optional("pids", pids, "Processes and threads at once.", {.min = 8, .max = 4'194'304});
+    v.optional("network", network, "What it can reach.", {.one_of = {"none", "filtered", "full"}});
+    v.optional("allow", allow, "Hosts and networks that it can reach; those there were no longer.",
+               {.max = 256});
     v.optional("labels", labels, "Labels to set; an empty value removes one.", {.max = 64});
     v.optional("paused", paused,
                "true freezes all its processes, files and memory stay; false lets them go on.");

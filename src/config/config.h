@@ -267,6 +267,7 @@ struct Profile {
   std::string image, template_name;
   std::string storage = "disk";
   std::string network = "none";
+  std::vector<std::string> allow;
   std::optional<int64_t> ttl_s, idle_timeout_s, pause_after_s;
 
   template <class V>
@@ -298,7 +299,14 @@ struct Profile {
                "Where the files lie that a sandbox writes: `disk`, or `memory`, which counts as its memory "
                "and is gone when its server is killed.",
                {.one_of = {"disk", "memory"}});
-    v.optional("network", network, "What sandboxes can reach.", {.one_of = {"none"}});
+    v.optional(
+        "network", network,
+        "What sandboxes can reach: `none`, `filtered` (the hosts in `allow`, through a proxy) or `full` "
+        "(every public address, and of the others those in `allow`).",
+        {.one_of = {"none", "filtered", "full"}});
+    v.optional("allow", allow,
+               "With `filtered`: hosts, such as `pypi.org`, `*.github.com`, `host:port` or 10.1.0.0/16. With "
+               "`full`: private addresses and networks, such as 10.1.0.0/16.");
     v.optional("ttl_s", ttl_s, "Seconds after which a sandbox ends; 0: never.", {.min = 0});
     v.optional("idle_timeout_s", idle_timeout_s, "Seconds without use after which it ends; 0: never.",
                {.min = 0});

@@ -89,6 +89,14 @@ std::string chosen_runtime(const config::Config& config, const config::Profile& 
       .hint("leave `runtime` out, or take another profile: see sandbox_list_profiles");
 }
 
+/// What the caller allows comes on top of the profile's, as long as it is for the same kind of network.
+std::vector<std::string> allowed(const config::Profile& profile, const CreateRequest& request) {
+  std::vector<std::string> all = request.allow;
+  if (request.network.empty() || request.network == profile.network)
+    all.insert(all.begin(), profile.allow.begin(), profile.allow.end());
+  return all;
+}
+
 }  // namespace
 
 void check_name(const std::string& name, const char* whose) {
@@ -143,6 +151,8 @@ Description describe_new(const config::Config& config, const CreateRequest& requ
       .profile = profile_name,
       .runtime = chosen_runtime(config, profile, request.runtime),
       .workdir = absolute_workdir(request.workdir, profile.workdir, base),
+      .network = request.network.empty() ? profile.network : request.network,
+      .allow = allowed(profile, request),
       .user = user_of(profile, base),
       .env = base_environment(user_of(profile, base)),
       .labels = request.labels,
@@ -154,6 +164,12 @@ Description describe_new(const config::Config& config, const CreateRequest& requ
       .created_at = WallClock::now(),
       .base = base,
       .volumes = wanted_volumes(profile.volumes, request.volumes)};
+  if (about.network == "filtered" || about.network == "full")
+    throw Error(Errc::unavailable, fmt::format("the network '{}' cannot be had yet", about.network))
+        .hint("take `none`");
+  if (about.network == "none" && !request.allow.empty())
+    throw Error(Errc::invalid_argument, "`allow` is for a sandbox with a network, and this one has none")
+        .hint("add `network`: `filtered` or `full`");
   for (const auto* more : {&base.env, &profile.env, &request.env})
     for (const auto& [name, value] : *more) about.env[name] = value;
   return about;

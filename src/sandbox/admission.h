@@ -16,7 +16,7 @@ namespace hutch::sandbox {
 
 /// What is empty comes from the profile.
 struct CreateRequest {
-  std::string profile, name, runtime, workdir, template_name, image;
+  std::string profile, name, runtime, workdir, template_name, image, network;
   std::optional<uint64_t> memory_bytes, disk_bytes;
   std::optional<double> cpus;
   std::optional<int64_t> pids;
@@ -25,6 +25,7 @@ struct CreateRequest {
   Progress progress;                       // of what takes long, such as the pull of an image
   std::stop_token stop;                    // gives that up
   std::vector<config::VolumeUse> volumes;  // besides those of the profile
+  std::vector<std::string> allow;          // the same
 };
 
 /// Of a sandbox, a template: throws invalid_argument, which says what a name may be.

@@ -26,7 +26,9 @@ struct AttachedVolume {
 /// What a sandbox is like for the one who claimed it.
 struct Description {
   std::string id, name, profile, runtime, workdir;
-  std::string user;  // of its commands, as wire::Exec has it; empty = root
+  std::string network = "none";    // or filtered, full
+  std::vector<std::string> allow;  // what it may reach: hosts and networks, see config::Profile
+  std::string user;                // of its commands, as wire::Exec has it; empty = root
   std::map<std::string, std::string> env, labels;
   runtime::Limits limits;
   runtime::Isolation isolation;

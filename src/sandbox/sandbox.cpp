@@ -145,6 +145,10 @@ void Sandbox::claim(Description description, Clock::time_point asked_at) {
 void Sandbox::update(const Changes& changes) {
   std::unique_lock limiting(limits_mutex_);
   Description about = *described();
+  if ((changes.network && *changes.network != about.network) ||
+      (changes.allow && *changes.allow != about.allow))
+    throw Error(Errc::invalid_argument, "what a running sandbox can reach cannot be changed")
+        .hint("make another one: sandbox_create with `network` and `allow`; files come along by a template");
   runtime::Limits limits = about.limits;
   limits.memory_bytes = changes.memory_bytes.value_or(limits.memory_bytes);
   limits.cpus = changes.cpus.value_or(limits.cpus);

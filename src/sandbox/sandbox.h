@@ -49,6 +49,8 @@ struct Changes {
   std::optional<int64_t> pids;
   std::optional<std::map<std::string, std::string>> labels;  // an empty value removes the label
   std::optional<bool> paused;
+  std::optional<std::string> network;
+  std::optional<std::vector<std::string>> allow;
 };
 
 /// What a record says of a sandbox whose server has died.
