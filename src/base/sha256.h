@@ -25,4 +25,9 @@ class Sha256 {
 
 std::string sha256_hex(std::string_view bytes);
 
+/// HMAC-SHA256 as 64 lower-case hex digits.
+std::string hmac_sha256_hex(std::string_view key, std::string_view bytes);
+/// Takes equally long wherever the first difference is.
+bool same_secret(std::string_view a, std::string_view b);
+
 }  // namespace hutch

@@ -1,9 +1,14 @@
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <functional>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <string_view>
+
+#include "mcp/question.h"
 
 namespace hutch::mcp {
 
@@ -14,14 +19,25 @@ struct Caller {
   bool may_be_task = false;  // asks for the result of a long call later, and so has no time limit of its own
 };
 
+/// How the one question of a call is put.
+struct Asking {
+  QuestionStyle style = QuestionStyle::none;
+  std::function<Decision(const Question& question, std::chrono::milliseconds timeout)> ask{};
+  std::optional<Resumed> resumed{};
+};
+
 /// What a tool gets besides its arguments. Valid until the tool returns. Made by the server; tests make their
 /// own.
 class CallContext {
  public:
   using ProgressSink = std::function<void(std::string_view message)>;
 
-  explicit CallContext(std::stop_token stop = {}, Caller caller = {}, ProgressSink progress = {})
-      : stop_(std::move(stop)), caller_(std::move(caller)), progress_(std::move(progress)) {}
+  explicit CallContext(std::stop_token stop = {}, Caller caller = {}, ProgressSink progress = {},
+                       Asking asking = {})
+      : stop_(std::move(stop)),
+        caller_(std::move(caller)),
+        progress_(std::move(progress)),
+        asking_(std::move(asking)) {}
 
   /// Requested when the caller cancels or the server ends. A tool must then return soon: what it returns
   /// after a cancellation is not sent, but for the client that asks for the result of a cancelled task.
@@ -38,10 +54,26 @@ class CallContext {
 
   const Caller& caller() const { return caller_; }
 
+  /// A call may ask its user one question. Once it has, the style is `none`.
+  QuestionStyle question_style() const {
+    return asked_ || asking_.resumed ? QuestionStyle::none : asking_.style;
+  }
+  /// For the style `waiting`: returns with the answer, at the deadline or when the call is stopped; otherwise
+  /// at once, with Decision::Kind::none. From any thread, until the tool returns.
+  Decision ask(const Question& question, std::chrono::milliseconds timeout) const {
+    const bool may_ask = question_style() == QuestionStyle::waiting && !asked_.exchange(true);
+    return may_ask ? asking_.ask(question, timeout) : Decision{};
+  }
+  /// Set when the client calls again with the answer to what the tool has thrown as InputRequired. The tool
+  /// then goes on with that work, on that subject, and does not begin anew.
+  const std::optional<Resumed>& resumed() const { return asking_.resumed; }
+
  private:
   std::stop_token stop_;
   Caller caller_;
   ProgressSink progress_;
+  Asking asking_;
+  mutable std::atomic<bool> asked_ = false;
 };
 
 }  // namespace hutch::mcp

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stop_token>
 #include <string>
 
@@ -27,6 +28,8 @@ class Call {
     Revision revision;
     std::string client_name;
     bool may_be_task = false;
+    QuestionStyle questions = QuestionStyle::none;
+    std::optional<Resumed> resumed{};
   };
 
   Call(Origin origin, rpc::LineWriter& writer, std::chrono::milliseconds progress_interval)

@@ -42,6 +42,7 @@ Server::Server(const ToolRegistry& tools, const ResourceRegistry& resources, Ser
       reader_(in_fd, stop_.fd(), options_.message_max_bytes),
       writer_(out_fd),
       tasks_(options_.tasks),
+      states_(options_.question_lifetime),
       workers_(options_.worker_threads + 1) {}  // one of them reads
 
 Server::End Server::run() {
@@ -63,7 +64,10 @@ void Server::lead() {
       if (!call) continue;
       if (workers_.hand_over([this] { lead(); })) return call();
       // All threads are busy, or there can be none: then one call comes after the other.
-      if (!workers_.submit(call)) call();
+      if (workers_.submit(call)) continue;
+      reading_waits_ = true;
+      call();
+      reading_waits_ = false;
     }
   } catch (...) {
     end_with(End::eof, std::current_exception());
@@ -106,6 +110,7 @@ void Server::stop() noexcept {
 }
 
 Server::End Server::shut_down(End end) {
+  questions_.close();
   // Whoever pipes a few requests into us and closes expects the answers of those that take no time.
   if (end == End::eof) in_flight_.wait_until_empty(options_.finish_grace);
   in_flight_.stop_all();
@@ -123,7 +128,12 @@ void Server::handle(std::string_view line) {
     handle_notification(*notification);
   else if (const auto* invalid = std::get_if<rpc::Invalid>(&message))
     answer(invalid->id, ProtocolError{invalid->code, invalid->what});
-  // A response is ignored: this server asks its client nothing.
+  else
+    handle_response(std::get<rpc::Response>(message));
+}
+
+void Server::handle_response(const rpc::Response& response) {
+  questions_.answer(text_of(response.id), member(response.body, "result"));
 }
 
 void Server::handle_notification(const rpc::Notification& notification) {
@@ -155,11 +165,13 @@ std::variant<Server::Envelope, ProtocolError> Server::open_envelope(const rpc::R
   if (has_envelope(meta)) {
     if (auto problem = envelope_problem(meta)) return std::move(*problem);
     std::string client = client_name(meta);
-    return Envelope{std::move(meta), Revision::v2026_07_28, std::move(client)};
+    const bool forms = shows_forms(Revision::v2026_07_28, declared_capabilities(meta));
+    return Envelope{std::move(meta), Revision::v2026_07_28, std::move(client), forms};
   }
   const bool needs_no_handshake = request.method == "initialize" || request.method == "ping";
   if (!legacy_ && !needs_no_handshake) return missing_envelope();
-  return Envelope{std::move(meta), legacy_.value_or(Revision::v2025_11_25), legacy_client_};
+  return Envelope{std::move(meta), legacy_.value_or(Revision::v2025_11_25), legacy_client_,
+                  legacy_shows_forms_};
 }
 
 std::optional<Answer> Server::dispatch(rpc::Request& request, const Envelope& envelope) {
@@ -186,6 +198,7 @@ Answer Server::initialize(const json& params) {
     return ProtocolError{kInvalidParams, "Invalid params: protocolVersion is missing or not a string"};
   legacy_ = negotiate(requested.get_ref<const std::string&>());
   legacy_client_ = text_of(member(member(params, "clientInfo"), "name"));
+  legacy_shows_forms_ = shows_forms(*legacy_, member(params, "capabilities"));
   return initialize_result(*legacy_, options_.info, options_.instructions, !resources_.empty());
 }
 
@@ -215,25 +228,56 @@ std::optional<Answer> Server::call_tool(rpc::Request& request, const Envelope& e
       tool->task && task_style(envelope.revision) == TaskStyle::offered && declares_tasks(envelope.meta);
   if (in_flight_.size() >= options_.pending_requests) return too_many_calls(envelope.revision, !wanted);
 
-  auto call = begin_call(request, envelope, wanted || offered);
+  auto resumed = is_modern(envelope.revision) ? open_state(name, request.params) : std::monostate();
+  if (auto* problem = std::get_if<ProtocolError>(&resumed)) return std::move(*problem);
+
+  Call::Origin origin = origin_of(request, envelope);
+  origin.may_be_task = wanted || offered;
+  origin.questions = question_style(envelope.revision, envelope.shows_forms, offered);
+  if (auto* state = std::get_if<Resumed>(&resumed)) origin.resumed = std::move(*state);
+  auto call = begin_call(std::move(origin));
   json arguments = request.params.contains("arguments") ? std::move(request.params["arguments"]) : json();
   if (offered) due_tasks_.push_back({Clock::now() + options_.task_after, call});
   std::optional<Answer> created;
   if (wanted) created = task_created(*make_task(*call, wanted->ttl), options_.info);
   own_call_ = [this, call = std::move(call), name = std::move(name), arguments = std::move(arguments)] {
-    run_call(*call, [&](CallContext& context) { return run_tool(name, arguments, context); });
+    run_call(*call, [&](CallContext& context) { return run_tool(*call, name, arguments, context); });
   };
   return created;
 }
 
-std::shared_ptr<Call> Server::begin_call(rpc::Request& request, const Envelope& envelope, bool may_be_task) {
+Call::Origin Server::origin_of(const rpc::Request& request, const Envelope& envelope) {
   const json token = member(envelope.meta, "progressToken");
-  const bool usable_token = token.is_string() || token.is_number_integer();
-  auto call = std::make_shared<Call>(Call::Origin{request.id, usable_token ? token : json(),
-                                                  envelope.revision, envelope.client_name, may_be_task},
-                                     writer_, options_.progress_interval);
+  const bool usable = token.is_string() || token.is_number_integer();
+  return {request.id, usable ? token : json(), envelope.revision, envelope.client_name};
+}
+
+std::shared_ptr<Call> Server::begin_call(Call::Origin origin) {
+  auto call = std::make_shared<Call>(std::move(origin), writer_, options_.progress_interval);
   in_flight_.add(call);
   return call;
+}
+
+std::variant<std::monostate, Resumed, ProtocolError> Server::open_state(const std::string& tool,
+                                                                        const json& params) {
+  const json state = member(params, "requestState"), responses = member(params, "inputResponses");
+  if (!state.is_null() && !state.is_string())
+    return ProtocolError{kInvalidParams, "Invalid params: requestState must be a string"};
+  if (!responses.is_null() && !responses.is_object())
+    return ProtocolError{kInvalidParams, "Invalid params: inputResponses must be an object"};
+  if (state.is_null()) {
+    if (responses.empty()) return std::monostate();
+    // To begin anew here would be to do everything twice.
+    return ProtocolError{kInvalidParams,
+                         "Invalid params: inputResponses without the requestState they belong to"};
+  }
+  static const json kNoArguments;
+  const auto arguments = params.find("arguments");
+  auto opened =
+      states_.open(tool, arguments == params.end() ? kNoArguments : *arguments,
+                   state.get_ref<const std::string&>(), responses.is_null() ? json::object() : responses);
+  if (auto* problem = std::get_if<ProtocolError>(&opened)) return std::move(*problem);
+  return std::move(std::get<Resumed>(opened));
 }
 
 Answer Server::too_many_calls(Revision revision, bool tool_error) const {
@@ -256,16 +300,49 @@ void Server::run_call(Call& call, const Work& work) {
     };
   CallContext context(call.stop_token(),
                       {origin.client_name, std::string(revision_name(origin.revision)), origin.may_be_task},
-                      std::move(progress));
+                      std::move(progress),
+                      {origin.questions,
+                       [this, &call](const Question& question, std::chrono::milliseconds timeout) {
+                         return ask(call, question, timeout);
+                       },
+                       origin.resumed});
   finish_call(call, work(context));
 }
 
-Answer Server::run_tool(const std::string& name, const json& arguments, CallContext& context) const {
+Answer Server::run_tool(const Call& call, const std::string& name, const json& arguments,
+                        CallContext& context) const {
   try {
     return tools_.call(name, arguments, context);
   } catch (const ProtocolError& error) {
     return error;
+  } catch (const InputRequired& required) {
+    if (context.question_style() == QuestionStyle::round_trip)
+      return input_required(call.origin().revision, required.question,
+                            states_.seal(name, arguments, required));
+    Error error(Errc::internal, "a question was put to a client that cannot be asked");
+    return tools_.error_result(error.during("running " + name));
   }
+}
+
+Decision Server::ask(Call& call, const Question& question, std::chrono::milliseconds timeout) {
+  const Revision revision = call.origin().revision;
+  if (reading_waits_ || call.stop_token().stop_requested()) return {};
+  // A modern client is sent no request: it finds the question in the state of the task.
+  if (is_modern(revision)) {
+    if (const auto task = make_task(call, std::nullopt))
+      answer(call.origin().id, task_created(*task, options_.info));
+    if (call.task_id().empty()) return {};
+  }
+  const std::string id = questions_.add(question), &task = call.task_id();
+  ordered_json request = elicitation(revision, question, task);
+  if (!task.empty()) tasks_.asking(task, id, request);
+  if (!is_modern(revision)) send(rpc::make_request(id, std::move(request)));
+  const std::optional<Decision> decision = questions_.wait(id, call.stop_token(), timeout);
+  if (!task.empty()) tasks_.answered(task, id);
+  if (!decision && !is_modern(revision))
+    send(rpc::make_notification("notifications/cancelled",
+                                {{"requestId", id}, {"reason", "The answer is needed no more"}}));
+  return decision.value_or(Decision{});
 }
 
 void Server::finish_call(Call& call, Answer outcome) {
@@ -308,7 +385,7 @@ std::optional<Answer> Server::read_resource(rpc::Request& request, const Envelop
   if (!uri.is_string())
     return ProtocolError{kInvalidParams, "Invalid params: uri is missing or not a string"};
   if (in_flight_.size() >= options_.pending_requests) return too_many_calls(envelope.revision, false);
-  own_call_ = [this, call = begin_call(request, envelope, false), uri = uri.get<std::string>()] {
+  own_call_ = [this, call = begin_call(origin_of(request, envelope)), uri = uri.get<std::string>()] {
     run_call(*call, [&](CallContext& context) { return run_read(call->origin().revision, uri, context); });
   };
   return std::nullopt;
@@ -389,10 +466,15 @@ Answer Server::get_task(Revision revision, const std::string& id) {
 }
 
 Answer Server::update_task(Revision revision, const std::string& id, const json& params) {
-  if (!tasks_.find(revision, id)) return unknown_task();
-  if (!member(params, "inputResponses").is_object())
+  const auto task = tasks_.find(revision, id);
+  if (!task) return unknown_task();
+  const json responses = member(params, "inputResponses");
+  if (!responses.is_object())
     return ProtocolError{kInvalidParams, "Invalid params: inputResponses is missing or not an object"};
-  // No tool asks for input: all responses are for questions that were never put, which are to be ignored.
+  // Responses for questions that were never put are to be ignored.
+  for (const auto& [question, elicitation] : task->questions)
+    if (const auto response = responses.find(question); response != responses.end())
+      questions_.answer(question, *response);
   return finish_result(revision, ordered_json::object(), Cacheable::no, options_.info);
 }
 

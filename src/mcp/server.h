@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -12,6 +13,8 @@
 #include <variant>
 
 #include "mcp/in_flight.h"
+#include "mcp/open_questions.h"
+#include "mcp/request_states.h"
 #include "mcp/resources.h"
 #include "mcp/tasks.h"
 #include "mcp/tool.h"
@@ -37,6 +40,8 @@ struct ServerOptions {
   /// (1 s) late, little beside what has passed, and it has a handle long before any host's time limit (60 s).
   std::chrono::milliseconds task_after{5000};
   TaskLimits tasks;
+  /// How long a user may think about a question that has ended a call.
+  std::chrono::milliseconds question_lifetime = std::chrono::minutes(10);
   /// At the end of the input: how long calls may go on, and then how long they may take to stop.
   std::chrono::milliseconds finish_grace{100};
   std::chrono::milliseconds stop_grace{150};
@@ -67,6 +72,7 @@ class Server {
     json meta;
     Revision revision;
     std::string client_name;
+    bool shows_forms = false;
   };
   /// A call that is to become a task unless it has been answered by then.
   struct DueTask {
@@ -83,6 +89,7 @@ class Server {
   void handle(std::string_view line);
   void handle_request(rpc::Request request);
   void handle_notification(const rpc::Notification& notification);
+  void handle_response(const rpc::Response& response);
 
   std::variant<Envelope, ProtocolError> open_envelope(const rpc::Request& request) const;
   /// Nothing when the answer comes later.
@@ -93,11 +100,19 @@ class Server {
   Answer too_many_calls(Revision revision, bool tool_error) const;
   /// What answers a request, on a thread of its own.
   using Work = std::function<Answer(CallContext& context)>;
-  std::shared_ptr<Call> begin_call(rpc::Request& request, const Envelope& envelope, bool may_be_task);
+  static Call::Origin origin_of(const rpc::Request& request, const Envelope& envelope);
+  std::shared_ptr<Call> begin_call(Call::Origin origin);
   void run_call(Call& call, const Work& work);
-  Answer run_tool(const std::string& name, const json& arguments, CallContext& context) const;
+  Answer run_tool(const Call& call, const std::string& name, const json& arguments,
+                  CallContext& context) const;
   /// The work is over: sends its outcome, or keeps it for the task. Once for every call.
   void finish_call(Call& call, Answer outcome);
+
+  /// What a client brings that calls again with an answer. Nothing when it calls for the first time.
+  std::variant<std::monostate, Resumed, ProtocolError> open_state(const std::string& tool,
+                                                                  const json& params);
+  /// Puts a question and waits for what comes of it, on a thread of the call.
+  Decision ask(Call& call, const Question& question, std::chrono::milliseconds timeout);
 
   std::optional<Answer> resource_method(rpc::Request& request, const Envelope& envelope);
   Answer list_resources(const std::string& key, ordered_json list, const json& params,
@@ -129,10 +144,14 @@ class Server {
   rpc::LineWriter writer_;
   InFlight in_flight_;
   Tasks tasks_;
+  OpenQuestions questions_;
+  RequestStates states_;
+  std::atomic<bool> reading_waits_ = false;  // for a call: there is no other thread
 
   // Belong to the thread that leads.
   std::optional<Revision> legacy_;  // set by `initialize`
   std::string legacy_client_;
+  bool legacy_shows_forms_ = false;
   std::function<void()> own_call_;  // which it is to run when the reading goes on
   std::deque<DueTask> due_tasks_;   // soonest first: all wait equally long
 

@@ -29,6 +29,7 @@ Task Tasks::add(Revision revision, std::optional<std::chrono::milliseconds> ttl)
   entry.task = {.id = sys::random_hex(kIdBytes),
                 .revision = revision,
                 .message = {},
+                .questions = {},
                 .created = time,
                 .updated = time,
                 .ttl = {},
@@ -47,6 +48,21 @@ void Tasks::note(std::string_view id, std::string_view message) {
   Entry* entry = entry_of(id);
   if (entry == nullptr || entry->ended || entry->task.cancelled) return;
   entry->task.message = message;
+  entry->task.updated = std::chrono::system_clock::now();
+}
+
+void Tasks::asking(std::string_view id, const std::string& question, ordered_json elicitation) {
+  const std::lock_guard lock(mutex_);
+  Entry* entry = entry_of(id);
+  if (entry == nullptr || entry->ended || entry->task.cancelled) return;
+  entry->task.questions.emplace(question, std::move(elicitation));
+  entry->task.updated = std::chrono::system_clock::now();
+}
+
+void Tasks::answered(std::string_view id, const std::string& question) {
+  const std::lock_guard lock(mutex_);
+  Entry* entry = entry_of(id);
+  if (entry == nullptr || entry->task.questions.erase(question) == 0 || entry->task.cancelled) return;
   entry->task.updated = std::chrono::system_clock::now();
 }
 

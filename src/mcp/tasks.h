@@ -38,6 +38,9 @@ class Tasks {
   Task add(Revision revision, std::optional<std::chrono::milliseconds> ttl);
   /// What the task is doing now.
   void note(std::string_view id, std::string_view message);
+  /// Its user is asked, until answered() is told of it.
+  void asking(std::string_view id, const std::string& question, ordered_json elicitation);
+  void answered(std::string_view id, const std::string& question);
   /// The work has ended: runs the waiters on this thread. A task that was cancelled stays so.
   void finish(std::string_view id, Answer outcome);
 

@@ -78,7 +78,7 @@ bool is_failure(Revision revision, const Answer& outcome) {
 
 const char* status_of(const Task& task) {
   if (task.cancelled) return "cancelled";
-  if (!task.outcome) return "working";
+  if (!task.outcome) return task.questions.empty() ? "working" : "input_required";
   return is_failure(task.revision, *task.outcome) ? "failed" : "completed";
 }
 
@@ -150,11 +150,15 @@ bool has_task_method(Revision revision, std::string_view method) {
   return method == "tasks/update" && style == TaskStyle::offered;
 }
 
-bool declares_tasks(const json& meta) {
+json declared_capabilities(const json& meta) {
   const auto declared = meta.find(kCapabilitiesKey);
-  if (declared == meta.end() || !declared->is_object()) return false;
-  const auto extensions = declared->find("extensions");
-  if (extensions == declared->end() || !extensions->is_object()) return false;
+  return declared != meta.end() && declared->is_object() ? *declared : json::object();
+}
+
+bool declares_tasks(const json& meta) {
+  const json declared = declared_capabilities(meta);
+  const auto extensions = declared.find("extensions");
+  if (extensions == declared.end() || !extensions->is_object()) return false;
   const auto tasks = extensions->find(kTasksExtension);
   return tasks != extensions->end() && tasks->is_object();
 }
@@ -188,6 +192,45 @@ ProtocolError no_task_tool(std::string_view tool) {
   return {rpc::kMethodNotFound, fmt::format("Method not found: {} cannot be called as a task", tool)};
 }
 
+bool shows_forms(Revision revision, const json& capabilities) {
+  if (revision < Revision::v2025_06_18 || !capabilities.is_object()) return false;
+  const auto elicitation = capabilities.find("elicitation");
+  if (elicitation == capabilities.end() || !elicitation->is_object()) return false;
+  // Who names no mode means forms: there was no other one in 2025-06-18.
+  return elicitation->contains("form") || !elicitation->contains("url");
+}
+
+QuestionStyle question_style(Revision revision, bool forms, bool offered) {
+  if (!forms) return QuestionStyle::none;
+  return is_modern(revision) && !offered ? QuestionStyle::round_trip : QuestionStyle::waiting;
+}
+
+ordered_json elicitation(Revision revision, const Question& question, std::string_view task_id) {
+  ordered_json choice = {{"type", "string"}, {"title", "Your choice"}};
+  for (const Question::Option& option : question.options) {
+    if (revision == Revision::v2025_06_18) {
+      choice["enum"].push_back(option.value);
+      choice["enumNames"].push_back(printable(option.label));
+    } else {
+      choice["oneOf"].push_back({{"const", option.value}, {"title", printable(option.label)}});
+    }
+  }
+  ordered_json params;
+  if (!task_id.empty() && !is_modern(revision)) params["_meta"][kRelatedTaskKey] = {{"taskId", task_id}};
+  if (revision != Revision::v2025_06_18) params["mode"] = "form";
+  params["message"] = printable(question.message);
+  params["requestedSchema"] = {{"type", "object"},
+                               {"properties", {{"choice", std::move(choice)}}},
+                               {"required", ordered_json::array({"choice"})}};
+  return {{"method", "elicitation/create"}, {"params", std::move(params)}};
+}
+
+ordered_json input_required(Revision revision, const Question& question, std::string request_state) {
+  return {{"resultType", "input_required"},
+          {"inputRequests", {{kQuestionKey, elicitation(revision, question, {})}}},
+          {"requestState", std::move(request_state)}};
+}
+
 ordered_json task_entry(const Task& task) {
   const bool offered = task_style(task.revision) == TaskStyle::offered;
   ordered_json out = {{"taskId", task.id}, {"status", status_of(task)}};
@@ -208,6 +251,8 @@ ordered_json task_created(const Task& task, const ServerInfo& info) {
 
 ordered_json task_state(const Task& task, const ServerInfo& info) {
   ordered_json out = task_entry(task);
+  const bool asks = task_style(task.revision) == TaskStyle::offered && !task.outcome && !task.cancelled;
+  if (asks && !task.questions.empty()) out["inputRequests"] = task.questions;
   const bool inlined = task_style(task.revision) == TaskStyle::offered && task.outcome && !task.cancelled;
   if (inlined) {
     Answer payload = task_payload(task, info);

@@ -1,12 +1,14 @@
 #pragma once
 
 #include <chrono>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
 
+#include "mcp/question.h"
 #include "rpc/message.h"
 #include "schema/json.h"
 
@@ -70,12 +72,28 @@ std::variant<std::monostate, TaskRequest, ProtocolError> task_request(Revision r
 /// The answer to a request for a task with a tool that cannot be one.
 ProtocolError no_task_tool(std::string_view tool);
 
+/// Whether a client with these capabilities shows forms to its user.
+bool shows_forms(Revision revision, const json& capabilities);
+/// The capabilities in the envelope of a modern request.
+json declared_capabilities(const json& meta);
+/// How a question can be put to such a client. `offered`: the call may become a task, whose state then
+/// carries the question.
+QuestionStyle question_style(Revision revision, bool forms, bool offered);
+/// The request that puts the question, without the parts of JSON-RPC. `task_id` is empty for a call that is
+/// no task.
+ordered_json elicitation(Revision revision, const Question& question, std::string_view task_id);
+/// Answers a call that ends with a question; not yet finished.
+ordered_json input_required(Revision revision, const Question& question, std::string request_state);
+/// Under which the answer comes back.
+inline constexpr const char* kQuestionKey = "question";
+
 /// One task as it is at a moment.
 struct Task {
   std::string id;
   Revision revision;  // of the client that has it
   bool cancelled = false;
-  std::string message;  // what it is doing; may be empty
+  std::string message;                              // what it is doing; may be empty
+  std::map<std::string, ordered_json> questions{};  // which its user is asked: elicitations by their id
   std::chrono::system_clock::time_point created, updated;
   std::chrono::milliseconds ttl;  // from `created`
   std::shared_ptr<const Answer>

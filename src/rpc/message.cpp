@@ -88,6 +88,13 @@ ordered_json make_error(const json& id, int code, std::string_view what, ordered
   return message;
 }
 
+ordered_json make_request(const json& id, ordered_json call) {
+  ordered_json message = {{"jsonrpc", "2.0"}};
+  message["id"] = id;
+  message.update(call);
+  return message;
+}
+
 ordered_json make_notification(std::string_view method, ordered_json params) {
   ordered_json message = {{"jsonrpc", "2.0"}, {"method", method}};
   message["params"] = std::move(params);

@@ -50,6 +50,8 @@ bool is_too_deep(std::string_view text, size_t max_depth);
 ordered_json make_result(const json& id, ordered_json result);
 /// `data` is left out when null.
 ordered_json make_error(const json& id, int code, std::string_view message, ordered_json data = nullptr);
+/// `call`: method and params.
+ordered_json make_request(const json& id, ordered_json call);
 ordered_json make_notification(std::string_view method, ordered_json params);
 
 /// One line with its newline. Invalid UTF-8 is replaced.
