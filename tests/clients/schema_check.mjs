@@ -24,14 +24,14 @@ const task = {
     taskId: { type: 'string' }, statusMessage: { type: 'string' }, createdAt: { type: 'string', format: 'date-time' },
     lastUpdatedAt: { type: 'string', format: 'date-time' }, ttlMs: { type: ['integer', 'null'] }, pollIntervalMs: { type: 'integer' },
     status: { enum: ['working', 'input_required', 'completed', 'failed', 'cancelled'] },
-    result: { $ref: '#/$defs/CallToolResult' }, error: { $ref: '#/$defs/Error' },
+    inputRequests: { $ref: '#/$defs/InputRequests' }, result: { $ref: '#/$defs/CallToolResult' }, error: { $ref: '#/$defs/Error' },
   },
 };
 const is = (status, field) => ({ if: { properties: { status: { const: status } } }, then: { required: [field] }, else: { not: { required: [field] } } });
 const resultType = (name) => ({ properties: { resultType: { const: name } } });
 const extension = {
   CreateTaskResult: { allOf: [task, resultType('task'), { not: { required: ['result'] } }, { not: { required: ['error'] } }] },
-  GetTaskResult: { allOf: [task, resultType('complete'), is('completed', 'result'), is('failed', 'error')] },
+  GetTaskResult: { allOf: [task, resultType('complete'), is('completed', 'result'), is('failed', 'error'), is('input_required', 'inputRequests')] },
   UpdateTaskResult: { allOf: [resultType('complete'), { not: { required: ['taskId'] } }] },
   CancelTaskResult: { allOf: [resultType('complete'), { not: { required: ['taskId'] } }] },
 };
@@ -42,6 +42,8 @@ const notificationTypes = {
   'notifications/resources/updated': 'ResourceUpdatedNotification',
   'notifications/subscriptions/acknowledged': 'SubscriptionsAcknowledgedNotification',
 };
+
+const requestTypes = { 'elicitation/create': 'ElicitRequest' };
 
 const loaded = new Map();
 function revision(name) {
@@ -109,10 +111,15 @@ for (const file of files) {
       check(where, name, 'JSONRPCMessage', message);
     }
     if (message.method && notificationTypes[message.method]) check(where, name, notificationTypes[message.method], message);
+    if (message.method && 'id' in message) {
+      if (name !== MODERN && requestTypes[message.method]) check(where, name, requestTypes[message.method], message);
+      else problems.push(`${where}: a client of ${name} cannot be sent ${message.method}`);
+    }
     if (!request || !('result' in message)) return;
     const asked = name === '2025-11-25' && request.params?.task;
     const isTask = request.method === 'tools/call' && (asked || message.result.resultType === 'task');
-    const type = isTask ? 'CreateTaskResult' : resultTypes[request.method];
+    const isQuestion = request.method === 'tools/call' && message.result.resultType === 'input_required';
+    const type = isTask ? 'CreateTaskResult' : isQuestion ? 'InputRequiredResult' : resultTypes[request.method];
     if (type) check(where, name, type, message.result);
     if (request.method === 'tools/list')
       for (const tool of message.result.tools) {
@@ -125,7 +132,7 @@ for (const file of files) {
           problems.push(`${where}: schema of ${tool.name} does not compile: ${error.message}`);
         }
       }
-    const output = request.method === 'tools/call' && !isTask && outputs.get(request.params?.name);
+    const output = request.method === 'tools/call' && !isTask && !isQuestion && outputs.get(request.params?.name);
     if (output) {
       structured += 1;
       if (message.result.structuredContent === undefined) {

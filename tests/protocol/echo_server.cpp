@@ -1,7 +1,7 @@
 /// The protocol core with toy tools: what the protocol tests drive. Takes no notice of sandboxes.
 ///
 ///     echo_server [--structured] [--message-max BYTES] [--pending N] [--threads N] [--progress-interval MS]
-///                 [--task-after MS] [--task-ttl MS] [--tasks-kept N]
+///                 [--task-after MS] [--task-ttl MS] [--tasks-kept N] [--question-lifetime MS]
 #include <condition_variable>
 #include <csignal>
 #include <cstdio>
@@ -79,6 +79,23 @@ struct ReleaseArgs {
   }
 };
 
+struct AskArgs {
+  std::string name;
+  int64_t timeout_ms = 60'000;
+  std::string text = "Allow it?";
+  bool twice = false;
+  bool anyway = false;
+
+  template <class V>
+  void describe(V& v) {
+    v.required("name", name, "What the question is about.");
+    v.optional("timeout_ms", timeout_ms, "How long to wait for an answer.");
+    v.optional("text", text, "What to ask.");
+    v.optional("twice", twice, "Ask once more.");
+    v.optional("anyway", anyway, "Ask also who cannot be asked.");
+  }
+};
+
 /// The tests say when a call of `wait` ends, and how.
 class Gates {
  public:
@@ -132,6 +149,26 @@ SlowResult slow(const SlowArgs& args, mcp::CallContext& context) {
   return {"stopped"};
 }
 
+std::string in_words(const mcp::Decision& decision) {
+  if (decision.kind == mcp::Decision::Kind::chosen) return "chosen " + decision.choice;
+  return decision.kind == mcp::Decision::Kind::declined ? "declined" : "none";
+}
+
+EchoResult ask(const AskArgs& args, mcp::CallContext& context) {
+  if (const auto& resumed = context.resumed())
+    return {resumed->subject + ", " + resumed->state + ": " + in_words(resumed->decision)};
+  std::fprintf(stderr, "%s begins\n", args.name.c_str());
+  const mcp::Question question{args.text,
+                               {{"once", "Once"}, {"sandbox", "For this sandbox"}, {"no", "No\x1b!"}}};
+  if (args.anyway || context.question_style() == mcp::QuestionStyle::round_trip)
+    throw mcp::InputRequired{question, args.name, "work of " + args.name};
+  const std::chrono::milliseconds timeout(args.timeout_ms);
+  const mcp::Decision decision = context.ask(question, timeout);
+  if (context.stop().stop_requested()) std::fprintf(stderr, "%s stopped\n", args.name.c_str());
+  if (!args.twice) return {in_words(decision)};
+  return {in_words(decision) + ", then " + in_words(context.ask(question, timeout))};
+}
+
 EchoResult noisy(const NoArgs&, mcp::CallContext&) {
   std::puts("this must not reach the protocol");
   std::fflush(stdout);
@@ -165,6 +202,13 @@ void add_task_tools(mcp::ToolRegistry& tools, Gates& gates) {
         return wait_for_release(gates, args, context);
       },
       render_echo);
+  for (const bool task : {false, true})
+    tools.add<AskArgs, EchoResult>({.name = task ? "ask_long" : "ask",
+                                    .title = "ask",
+                                    .description = "A toy.",
+                                    .toolset = "core",
+                                    .task = task},
+                                   ask, render_echo);
   tools.add<ReleaseArgs, EchoResult>(
       {.name = "release", .title = "release", .description = "A toy.", .toolset = "core"},
       [&gates](const ReleaseArgs& args, mcp::CallContext&) {
@@ -231,6 +275,7 @@ Settings parse(int argc, char** argv) {
     if (option == "--threads") out.options.worker_threads = static_cast<size_t>(value);
     if (option == "--task-after") out.options.task_after = std::chrono::milliseconds(value);
     if (option == "--task-ttl") out.options.tasks.default_ttl = std::chrono::milliseconds(value);
+    if (option == "--question-lifetime") out.options.question_lifetime = std::chrono::milliseconds(value);
     if (option == "--tasks-kept") out.options.tasks.kept = static_cast<size_t>(value);
     if (option == "--progress-interval") out.options.progress_interval = std::chrono::milliseconds(value);
   }

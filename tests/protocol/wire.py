@@ -1,4 +1,5 @@
 """Lines to and from a server: no protocol knowledge, so that tests can send what no client would."""
+import itertools
 import json
 import os
 import queue
@@ -12,10 +13,22 @@ MODERN = {META + "protocolVersion": "2026-07-28", META + "clientCapabilities": {
           META + "clientInfo": {"name": "wire", "version": "1"}}
 TASKS = {**MODERN, META + "clientCapabilities": {"extensions": {META + "tasks": {}}}}
 DEADLINE_S = 20
+_serial = itertools.count(1)
+
+
+def _recording():
+    """Where messages go that tests/clients/schema_check.mjs is to see."""
+    folder = os.environ.get("HUTCHTEST_RECORD_DIR")
+    if not folder:
+        return None
+    os.makedirs(folder, exist_ok=True)
+    return open(os.path.join(folder, f"wire-{os.getpid()}-{next(_serial)}.jsonl"), "w", encoding="utf-8")
 
 
 class Wire:
-    def __init__(self, *options):
+    def __init__(self, *options, record=False):
+        """record: only for tests in which the server is sent nothing but messages."""
+        self._record = _recording() if record else None
         self._stderr = tempfile.TemporaryFile()
         self.process = subprocess.Popen([SERVER, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=self._stderr)
@@ -32,9 +45,16 @@ class Wire:
         self._reader.join(DEADLINE_S)
         self.process.stdin.close()
         self.process.stdout.close()
+        if self._record:
+            self._record.close()
+
+    def _note(self, direction, line):
+        if self._record:
+            self._record.write(json.dumps({"dir": direction, "message": json.loads(line)}) + "\n")
 
     def _read(self):
         for line in self.process.stdout:
+            self._note("in", line)
             self._lines.put(line)
         self._lines.put(None)
 
@@ -43,7 +63,9 @@ class Wire:
         self.process.stdin.flush()
 
     def send(self, message):
-        self.raw(json.dumps(message).encode() + b"\n")
+        line = json.dumps(message).encode() + b"\n"
+        self._note("out", line)
+        self.raw(line)
 
     def request(self, request_id, method, params=None):
         message = {"jsonrpc": "2.0", "id": request_id, "method": method}
@@ -71,8 +93,8 @@ class Wire:
         self.request(request_id, method, params)
         return self.next()
 
-    def initialize(self, version="2025-11-25", request_id="init"):
-        answer = self.ask(request_id, "initialize", {"protocolVersion": version, "capabilities": {},
+    def initialize(self, version="2025-11-25", request_id="init", capabilities=None):
+        answer = self.ask(request_id, "initialize", {"protocolVersion": version, "capabilities": capabilities or {},
                                                      "clientInfo": {"name": "wire", "version": "1"}})
         self.notify("notifications/initialized")
         return answer["result"]
