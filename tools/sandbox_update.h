@@ -25,7 +25,8 @@ struct SandboxUpdateArgs {
     v.optional("cpus", cpus, "Processors, at most the host's.", {.min = 0.05, .max = 1024});
     v.optional("pids", pids, "Processes and threads at once.", {.min = 8, .max = 4'194'304});
     v.optional("network", network, "What it can reach.", {.one_of = {"none", "filtered", "full"}});
-    v.optional("allow", allow, "Hosts and networks that it can reach; those there were no longer.",
+    v.optional("allow", allow,
+               "Hosts that it may reach from now on, besides those there are; `-host`: no longer.",
                {.max = 256});
     v.optional("labels", labels, "Labels to set; an empty value removes one.", {.max = 64});
     v.optional("paused", paused,

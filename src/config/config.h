@@ -213,6 +213,39 @@ struct Ports {
   }
 };
 
+/// What filtered sandboxes reach of the outside, and how.
+struct Egress {
+  std::map<std::string, std::vector<std::string>> presets;
+  bool callers_may_allow = true;
+  std::string upstream_proxy = "auto", ca_file;
+  int64_t connect_timeout_s = 10;
+  int64_t max_connections = 256;
+  Bytes bandwidth, max_bytes;
+
+  template <class V>
+  void describe(V& v) {
+    v.optional("presets", presets,
+               "Lists of rules under a name that `allow` can take; there are pypi, npm, github, debian and "
+               "others.");
+    v.optional("callers_may_allow", callers_may_allow,
+               "Whether sandbox_create and sandbox_update can widen what a sandbox reaches; otherwise the "
+               "profile alone says.");
+    v.optional("upstream_proxy", upstream_proxy,
+               "The proxy that this host must use: http://[USER:PASSWORD@]HOST:PORT, `none`, or `auto`: "
+               "HTTPS_PROXY and NO_PROXY of the server's environment. Behind one names decide alone, and "
+               "addresses are its business.");
+    v.optional("ca_file", ca_file,
+               "File (PEM) with certificate authorities that are trusted besides the host's, where TLS is "
+               "ended for a secret.");
+    v.optional("connect_timeout_s", connect_timeout_s, "Seconds for a connection to be made.",
+               {.min = 1, .max = 300});
+    v.optional("max_connections", max_connections, "Connections of one sandbox at once.",
+               {.min = 1, .max = 1024});
+    v.optional("bandwidth", bandwidth, "Bytes a second of one sandbox, both ways together; 0: no limit.");
+    v.optional("max_bytes", max_bytes, "Bytes of one sandbox in all; 0: no limit.");
+  }
+};
+
 struct Oci {
   std::string runtime = "auto";
 
@@ -266,7 +299,7 @@ struct Profile {
   std::vector<VolumeUse> volumes;
   std::string image, template_name;
   std::string storage = "disk";
-  std::string network = "none";
+  std::string network = "filtered";
   std::vector<std::string> allow;
   std::optional<int64_t> ttl_s, idle_timeout_s, pause_after_s;
 
@@ -299,11 +332,10 @@ struct Profile {
                "Where the files lie that a sandbox writes: `disk`, or `memory`, which counts as its memory "
                "and is gone when its server is killed.",
                {.one_of = {"disk", "memory"}});
-    v.optional(
-        "network", network,
-        "What sandboxes can reach: `none`, `filtered` (the hosts in `allow`, through a proxy) or `full` "
-        "(every public address, and of the others those in `allow`).",
-        {.one_of = {"none", "filtered", "full"}});
+    v.optional("network", network,
+               "What sandboxes can reach: `none`, `filtered` (the hosts in `allow`, at first none, through a "
+               "proxy) or `full` (every public address, and of the others those in `allow`).",
+               {.one_of = {"none", "filtered", "full"}});
     v.optional("allow", allow,
                "With `filtered`: hosts, such as `pypi.org`, `*.github.com`, `host:port` or 10.1.0.0/16. With "
                "`full`: private addresses and networks, such as 10.1.0.0/16.");
@@ -329,6 +361,7 @@ struct Config {
   Volumes volumes;
   Images images;
   Ports ports;
+  Egress egress;
   Oci oci;
   std::map<std::string, Profile> profiles = {{"default", {}}};
 
@@ -356,6 +389,7 @@ struct Config {
     v.optional("volumes", volumes, "Folders that outlive sandboxes and that several can share.");
     v.optional("images", images, "Root file systems from registries and archives.");
     v.optional("ports", ports, "Ways from the host's loopback into sandboxes.");
+    v.optional("egress", egress, "What filtered sandboxes reach of the outside, and how.");
     v.optional("oci", oci, "OCI runtimes.");
     v.optional("profiles", profiles, "Named kinds of sandboxes. `default` always exists.");
   }

@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "sandbox/egress_gate.h"
 #include "sandbox/names.h"
 #include "sandbox/volumes.h"
 #include "schema/bytes.h"
@@ -164,9 +165,11 @@ Description describe_new(const config::Config& config, const CreateRequest& requ
       .created_at = WallClock::now(),
       .base = base,
       .volumes = wanted_volumes(profile.volumes, request.volumes)};
-  if (about.network == "filtered" || about.network == "full")
+  if (about.network == "full")
     throw Error(Errc::unavailable, fmt::format("the network '{}' cannot be had yet", about.network))
         .hint("take `none`");
+  if (!request.allow.empty()) check_may_allow(config);
+  if (about.network == "filtered") about.env.merge(egress_environment());
   if (about.network == "none" && !request.allow.empty())
     throw Error(Errc::invalid_argument, "`allow` is for a sandbox with a network, and this one has none")
         .hint("add `network`: `filtered` or `full`");
@@ -177,6 +180,21 @@ Description describe_new(const config::Config& config, const CreateRequest& requ
 
 void check_caps(const config::Limits& caps, const Changes& changes) {
   check_caps(caps, changes.memory_bytes, changes.cpus, changes.pids);
+}
+
+void check_may_allow(const config::Config& config) {
+  if (!config.egress.callers_may_allow)
+    throw Error(Errc::denied, "what sandboxes may reach is for the configuration alone to say")
+        .hint("`allow` of the profile, or `egress.callers_may_allow: true`");
+}
+
+std::vector<std::string> changed_rules(std::vector<std::string> rules,
+                                       const std::vector<std::string>& changes) {
+  for (const std::string& change : changes) {
+    std::erase(rules, change.starts_with('-') ? change.substr(1) : change);
+    if (!change.starts_with('-')) rules.push_back(change);
+  }
+  return rules;
 }
 
 runtime::Limits default_limits(const config::Config& config, const std::string& profile) {

@@ -47,6 +47,12 @@ Description describe_new(const config::Config& config, const CreateRequest& requ
 /// The same for what an update asks for.
 void check_caps(const config::Limits& caps, const Changes& changes);
 
+/// Throws denied where callers may not widen what sandboxes reach.
+void check_may_allow(const config::Config& config);
+/// Rules as an update leaves them: added, or without the one that follows a `-`.
+std::vector<std::string> changed_rules(std::vector<std::string> rules,
+                                       const std::vector<std::string>& changes);
+
 /// The limits of a sandbox that nobody has asked for yet.
 runtime::Limits default_limits(const config::Config& config, const std::string& profile);
 

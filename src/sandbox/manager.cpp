@@ -53,6 +53,7 @@ Manager::Manager(const config::Config& config, bool keeps)
       owner_(owner_key()),
       kinds_(kinds_of(config_)),
       builder_(config_),
+      egress_(builder_.io().context(), config_),
       ports_(builder_.io().context(), config_.ports),
       disk_guard_(config_.home, config_.limits),
       pool_(pool_settings(config_.pool), pool_hooks()),
@@ -108,6 +109,7 @@ void Manager::adopt(const Leftover& leftover) {
     builder_.charge_anyway(entry->id, full_charge(entry->record.about.limits));
     builder_.adopt(*entry, leftover.last_used);
     disk_guard_.take_over(entry->whole()->disk());
+    if (entry->record.about.network == "filtered") egress_.open(entry->whole());
     watch(entry);
   } catch (const Error& e) {
     log::warning("sandbox {} of a server before cannot be taken up: {}", entry->id, e.what());
@@ -228,6 +230,7 @@ std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request, Descripti
   const auto start = Clock::now();
   prepare();
   disk_guard_.check_room_for_create();
+  if (about.network == "filtered") (void)egress_.rules(about.allow);  // or what is wrong with them
 
   const bool has_volumes = !about.volumes.empty();
   const bool attaches = has_volumes && builder_.attaches_volumes(about.runtime);
@@ -265,6 +268,7 @@ std::shared_ptr<Sandbox> Manager::claim(Entry& entry, const CreateRequest& reque
   sandbox->claim(std::move(about), asked_at);
   const Description now = sandbox->about();
   check_enforced(request, now.isolation);
+  if (now.network == "filtered") egress_.open(sandbox);
   builder_.note(entry, [&](Record& record) {
     record.state = "running";
     record.about = now;
@@ -457,10 +461,18 @@ std::shared_ptr<Entry> Manager::entry_of(const Sandbox& sandbox) {
   return it->second;
 }
 
-void Manager::update(const std::string& id_or_name, const Changes& changes) {
+void Manager::update(const std::string& id_or_name, Changes changes) {
   const CallGauge::Scope running(builder_.calls());
   check_caps(config_.limits, changes);
   const auto sandbox = id_or_name.empty() ? default_sandbox().sandbox : find(id_or_name);
+  const auto egress = sandbox->egress();
+  std::optional<net::RuleSet> rules;
+  if (changes.allow) {
+    check_may_allow(config_);
+    if (!egress) throw Error(Errc::invalid_argument, "`allow` is for a sandbox with the network `filtered`");
+    changes.allow = changed_rules(sandbox->about().allow, *changes.allow);
+    rules = egress_.rules(*changes.allow);
+  }
   const auto entry = entry_of(*sandbox);
   runtime::Limits limits = sandbox->about().limits;
   const Charge before = full_charge(limits);
@@ -475,6 +487,7 @@ void Manager::update(const std::string& id_or_name, const Changes& changes) {
     builder_.charge_anyway(entry->id, before);
     throw;
   }
+  if (rules) egress->set_rules(std::move(*rules));
   builder_.note(*entry, [&](Record& record) {
     record.about = sandbox->about();
     record.paused = sandbox->pause() == Sandbox::Pause::by_owner;

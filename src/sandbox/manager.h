@@ -18,6 +18,7 @@
 #include "sandbox/builder.h"
 #include "sandbox/control_socket.h"
 #include "sandbox/disk_guard.h"
+#include "sandbox/egress_gate.h"
 #include "sandbox/ports.h"
 #include "sandbox/pressure_monitor.h"
 #include "sandbox/warm_pool.h"
@@ -54,7 +55,7 @@ class Manager {
   std::vector<Ended> ended() const;
 
   /// Changes it as its owner asks, within what the host has.
-  void update(const std::string& id_or_name, const Changes& changes);
+  void update(const std::string& id_or_name, Changes changes);
 
   /// Keeps all files that it has as a template, see TemplateStore.
   Template save_template(const std::string& id_or_name, const std::string& name,
@@ -136,6 +137,7 @@ class Manager {
   const Clock::time_point started_at_ = Clock::now();
   const std::map<std::string, std::string> kinds_;
   Builder builder_;
+  EgressGate egress_;
   Ports ports_;
   DiskGuard disk_guard_;
   std::atomic<bool> prepared_{false};

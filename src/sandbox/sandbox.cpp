@@ -51,8 +51,7 @@ std::unique_ptr<Sandbox::Activity> Sandbox::Activity::try_begin(Sandbox& sandbox
   return std::unique_ptr<Activity>(new Activity(sandbox, std::move(pausing)));
 }
 
-Sandbox::Activity::Activity(Sandbox& sandbox, std::unique_lock<std::mutex>)
-    : sandbox_(sandbox) {
+Sandbox::Activity::Activity(Sandbox& sandbox, std::unique_lock<std::mutex>) : sandbox_(sandbox) {
   {
     const std::lock_guard lock(sandbox_.mutex_);
     if (sandbox_.ended_)
@@ -129,6 +128,10 @@ void Sandbox::claim(Description description, Clock::time_point asked_at) {
   description.id = body_.id;
   description.runtime = body_.runtime;
   description.isolation = change_limits(body_.limits, description.limits, body_.container.isolation);
+  if (description.network == "filtered")
+    description.isolation["network"] = {
+        true,
+        "its loopback, and the hosts that `allow` names through hutch's proxy; there is no other way out"};
   if (!description.volumes.empty()) description.isolation["volumes"] = isolation_of(description.volumes);
   if (description.ttl > 0s) {
     set_lifetime(description.ttl);
@@ -145,10 +148,10 @@ void Sandbox::claim(Description description, Clock::time_point asked_at) {
 void Sandbox::update(const Changes& changes) {
   std::unique_lock limiting(limits_mutex_);
   Description about = *described();
-  if ((changes.network && *changes.network != about.network) ||
-      (changes.allow && *changes.allow != about.allow))
-    throw Error(Errc::invalid_argument, "what a running sandbox can reach cannot be changed")
+  if (changes.network && *changes.network != about.network)
+    throw Error(Errc::invalid_argument, "the kind of network of a running sandbox cannot be changed")
         .hint("make another one: sandbox_create with `network` and `allow`; files come along by a template");
+  about.allow = changes.allow.value_or(about.allow);
   runtime::Limits limits = about.limits;
   limits.memory_bytes = changes.memory_bytes.value_or(limits.memory_bytes);
   limits.cpus = changes.cpus.value_or(limits.cpus);

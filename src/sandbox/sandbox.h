@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "net/egress.h"
 #include "runtime/layer.h"
 #include "sandbox/call_gauge.h"
 #include "sandbox/channel.h"
@@ -136,6 +137,9 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   /// Has what is connected to a port of its loopback come to `accept`, which is called on the I/O thread, as
   /// long as the sandbox lives or until the next call for that port.
   void listen(uint16_t port, Listener::Accept accept);
+  /// What it may reach and was refused; nullptr when it has no filtered network.
+  std::shared_ptr<net::Egress> egress() const;
+  void set_egress(std::shared_ptr<net::Egress> egress);
   /// While it has open ports it is not paused on its own.
   void count_open_ports(int change) noexcept { open_ports_ += change; }
   asio::any_io_executor executor() { return pidfd_watch_.get_executor(); }
@@ -250,6 +254,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   ProcessTable processes_;
   Sessions sessions_;
   std::map<uint16_t, std::unique_ptr<Listener>> listeners_;
+  std::shared_ptr<net::Egress> egress_;
 };
 
 template <class Fn>

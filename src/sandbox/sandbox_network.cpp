@@ -55,4 +55,14 @@ void Sandbox::listen(uint16_t port, Listener::Accept accept) {
   listeners_[port].swap(listener);
 }
 
+std::shared_ptr<net::Egress> Sandbox::egress() const {
+  const std::lock_guard lock(mutex_);
+  return egress_;
+}
+
+void Sandbox::set_egress(std::shared_ptr<net::Egress> egress) {
+  const std::lock_guard lock(mutex_);
+  egress_.swap(egress);
+}
+
 }  // namespace hutch::sandbox

@@ -1,0 +1,96 @@
+#include "sandbox/egress_gate.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
+#include <nlohmann/json.hpp>
+
+#include "net/egress_proxy.h"
+#include "sandbox/sandbox.h"
+
+namespace hutch::sandbox {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr auto kResolveTimeout = 10s;
+
+std::map<std::string, std::string> own_environment() {
+  std::map<std::string, std::string> out;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view text = *entry;
+    if (const size_t equals = text.find('='); equals != std::string_view::npos)
+      out.emplace(text.substr(0, equals), text.substr(equals + 1));
+  }
+  return out;
+}
+
+net::EgressLimits limits_of(const config::Egress& settings) {
+  return {.connect_timeout = std::chrono::seconds(settings.connect_timeout_s),
+          .max_connections = static_cast<size_t>(settings.max_connections),
+          .bytes_per_second = settings.bandwidth.value,
+          .max_bytes = settings.max_bytes.value};
+}
+
+std::string audit_line(const std::string& sandbox_id, const net::EgressEvent& event) {
+  nlohmann::ordered_json line{{"time", fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr)))},
+                              {"sandbox_id", sandbox_id},
+                              {"allowed", event.allowed},
+                              {"protocol", event.protocol},
+                              {"host", event.host},
+                              {"port", event.port}};
+  if (!event.address.empty()) line["address"] = event.address;
+  if (!event.why.empty()) line["why"] = event.why;
+  return line.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+}
+
+}  // namespace
+
+std::map<std::string, std::string> egress_environment() {
+  const std::string http = fmt::format("http://127.0.0.1:{}", kEgressPort);
+  const std::string socks = fmt::format("socks5h://127.0.0.1:{}", kEgressPort);
+  const std::string own = "localhost,127.0.0.1,::1";
+  return {{"HTTP_PROXY", http},  {"http_proxy", http}, {"HTTPS_PROXY", http},
+          {"https_proxy", http}, {"ALL_PROXY", socks}, {"all_proxy", socks},
+          {"NO_PROXY", own},     {"no_proxy", own},    {"NODE_USE_ENV_PROXY", "1"}};
+}
+
+EgressGate::EgressGate(asio::io_context& io, const config::Config& config)
+    : io_(io),
+      settings_(config.egress),
+      upstream_(net::UpstreamProxy::from(settings_.upstream_proxy, own_environment())),
+      audit_(config.home),
+      resolver_(io.get_executor()) {}
+
+net::RuleSet EgressGate::rules(const std::vector<std::string>& allow) const {
+  return net::RuleSet(allow, settings_.presets);
+}
+
+void EgressGate::open(const std::shared_ptr<Sandbox>& sandbox) {
+  auto egress = std::make_shared<net::Egress>(rules(sandbox->about().allow), limits_of(settings_),
+                                              hooks_for(sandbox), upstream_);
+  sandbox->set_egress(egress);
+  sandbox->listen(kEgressPort, [egress](std::unique_ptr<net::Duplex> client) {
+    const auto executor = client->executor();
+    asio::co_spawn(executor, net::serve_egress(std::move(client), egress), asio::detached);
+  });
+}
+
+net::EgressHooks EgressGate::hooks_for(const std::shared_ptr<Sandbox>& sandbox) {
+  net::EgressHooks hooks;
+  // Which of them asks: one whose names resolve slowly must not hold up the others.
+  const void* const owner = sandbox.get();
+  hooks.resolve = [this, owner](std::string name) {
+    return resolver_.resolve(std::move(name), owner, kResolveTimeout);
+  };
+  hooks.audit = [this, id = sandbox->id()](const net::EgressEvent& event) {
+    audit_.write(audit_line(id, event));
+  };
+  return hooks;
+}
+
+}  // namespace hutch::sandbox
