@@ -45,6 +45,13 @@ std::string printable(std::string_view text) {
   return out;
 }
 
+std::string printable_line(std::string_view text) {
+  std::string out(text.substr(0, 1000));
+  std::ranges::replace_if(
+      out, [](unsigned char c) { return c < ' ' || c >= 0x7f; }, '?');
+  return out;
+}
+
 std::string normal_name(std::string_view text) {
   std::string name = to_lower(text);
   if (name.ends_with('.')) name.pop_back();

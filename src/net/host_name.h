@@ -44,5 +44,7 @@ std::optional<uint16_t> parse_port(std::string_view text);
 
 /// Text that somebody else chose, fit to be shown: what is not printable ASCII becomes `?`, cut at 255.
 std::string printable(std::string_view text);
+/// The same for a sentence: spaces stay, cut at 1000.
+std::string printable_line(std::string_view text);
 
 }  // namespace hutch::net

@@ -1,0 +1,291 @@
+#include "net/egress_proxy.h"
+
+#include <fmt/format.h>
+
+#include <asio/redirect_error.hpp>
+#include <asio/steady_timer.hpp>
+#include <asio/use_awaitable.hpp>
+
+#include "base/log.h"
+#include "net/http_body.h"
+#include "net/http_forward.h"
+#include "net/socks5.h"
+#include "net/tunnel.h"
+
+namespace hutch::net {
+
+namespace {
+
+using Reason = Refusal::Reason;
+using namespace std::chrono_literals;
+
+constexpr auto kHeadWithin = 30s;
+
+/// What the client is told instead of what it asked for.
+struct ErrorAnswer {
+  int status = 502;
+  std::string text;
+  std::string refused;  // one line, for X-Hutch-Refused
+};
+
+const char* reason_phrase(int status) {
+  switch (status) {
+    case 400:
+      return "Bad Request";
+    case 403:
+      return "Forbidden";
+    case 431:
+      return "Request Header Fields Too Large";
+    case 501:
+      return "Not Implemented";
+    case 503:
+      return "Service Unavailable";
+    case 504:
+      return "Gateway Timeout";
+    case 505:
+      return "HTTP Version Not Supported";
+    default:
+      return "Bad Gateway";
+  }
+}
+
+ErrorAnswer answer_to(const Error& error) {
+  if (const auto* refused = dynamic_cast<const Refused*>(&error)) {
+    const Refusal& refusal = refused->refusal();
+    std::string line = fmt::format("{}: {}", reason_name(refusal.reason), refusal.why);
+    if (!refusal.rule.empty()) line += fmt::format("; allow: {}", refusal.rule);
+    const int status = refusal.reason == Reason::malformed ? 400
+                       : refusal.reason == Reason::limit   ? 503
+                                                           : 403;
+    return {status, error.what(), line};
+  }
+  if (const auto* bad = dynamic_cast<const BadHttp*>(&error)) return {bad->status(), error.what(), {}};
+  return {error.code() == Errc::timeout ? 504 : 502, error.what(), {}};
+}
+
+/// The other side is given a moment to read the answer: closing with something unread would reset it.
+asio::awaitable<void> say_goodbye(Duplex& client) {
+  const CloseAfter deadline(client, 2s);
+  co_await client.end();
+  for (size_t read = 0; read < 1 << 20;) {
+    const std::string_view bytes = co_await client.read();
+    if (bytes.empty()) break;
+    read += bytes.size();
+  }
+}
+
+asio::awaitable<void> write_error(Duplex& client, const ErrorAnswer& answer) {
+  ResponseHead head{.status = answer.status, .reason = reason_phrase(answer.status)};
+  const std::string body = "hutch: " + answer.text + "\n";
+  head.fields.add("Content-Type", "text/plain; charset=utf-8");
+  head.fields.add("Content-Length", std::to_string(body.size()));
+  head.fields.add("Connection", "close");
+  if (!answer.refused.empty()) head.fields.add("X-Hutch-Refused", printable_line(answer.refused));
+  co_await client.write(head.to_string() + body);
+  co_await say_goodbye(client);
+}
+
+/// The HTTP side of one connection: a CONNECT, or plain requests one after the other.
+class HttpClient {
+ public:
+  HttpClient(ReadAhead& client, std::shared_ptr<Egress> egress)
+      : client_(client), egress_(std::move(egress)) {}
+
+  asio::awaitable<void> run() {
+    std::optional<ErrorAnswer> problem;
+    try {
+      while (co_await one_request()) {
+      }
+    } catch (const Error& error) {
+      if (!silent_) problem = answer_to(error);
+    }
+    if (problem) co_await write_error(client_, *problem);
+  }
+
+ private:
+  asio::awaitable<bool> one_request() {
+    std::optional<std::string> text;
+    {
+      const CloseAfter deadline(client_, kHeadWithin);
+      text = co_await read_head(client_);
+    }
+    if (!text) co_return false;
+    RequestHead request = parse(*text);
+    if (request.method == "CONNECT") {
+      co_await connect(request);
+      co_return false;
+    }
+    co_return co_await plain(std::move(request));
+  }
+
+  Refused malformed(std::string why, std::string_view target = {}) {
+    return egress_->refuse("http",
+                           {.host = printable(target), .reason = Reason::malformed, .why = std::move(why)});
+  }
+
+  RequestHead parse(std::string_view text) {
+    try {
+      return parse_request_head(text);
+    } catch (const BadHttp& error) {
+      throw malformed(error.what());
+    }
+  }
+
+  /// Host, where there is one, must say the same as the target: somebody behind us may go by it.
+  void check_host_field(const RequestHead& request, const HostPort& target, std::string_view protocol) {
+    const std::string* field = request.fields.find("Host");
+    if (field == nullptr) return;
+    std::string why = fmt::format("a request for {} has the Host {}", target.to_string(), printable(*field));
+    try {
+      const HostPort named = parse_host_port(*field, target.port);
+      if (named == target) return;
+    } catch (const Error& error) {
+      why = error.what();
+    }
+    throw egress_->refuse(protocol, {.host = target.host.to_string(),
+                                     .port = target.port,
+                                     .reason = Reason::mismatch,
+                                     .why = std::move(why)});
+  }
+
+  asio::awaitable<void> connect(const RequestHead& request) {
+    HostPort target;
+    try {
+      target = parse_host_port(request.target);
+    } catch (const Error& error) {
+      throw malformed(error.what(), request.target);
+    }
+    if (const BodyFraming body = request_framing(request);
+        body.kind == BodyFraming::Kind::chunked || body.length > 0)
+      throw malformed("a CONNECT has a body", request.target);
+    check_host_field(request, target, "connect");
+    Route route = co_await open_route(egress_, std::move(target), "connect", client_.executor());
+    co_await client_.write("HTTP/1.1 200 Connection established\r\n\r\n");
+    silent_ = true;
+    co_await run_tunnel(client_, route, egress_);
+  }
+
+  /// Takes the host out of an absolute target, which is as a server wants it then.
+  HostPort split_target(RequestHead& request) {
+    const std::string given = request.target;
+    const size_t scheme = given.find("://");
+    if (scheme == given.npos)
+      throw malformed("this is a proxy: it takes CONNECT host:port, or a whole URL http://host/path", given);
+    if (!same_word(std::string_view(given).substr(0, scheme), "http"))
+      throw malformed("by URL only http:// can be asked for; use CONNECT for the rest",
+                      given.substr(0, scheme));
+    const std::string_view rest = std::string_view(given).substr(scheme + 3);
+    const std::string_view authority = rest.substr(0, rest.find_first_of("/?"));
+    request.target = rest.substr(authority.size());
+    if (!request.target.starts_with('/')) request.target.insert(0, "/");
+    try {
+      return parse_host_port(authority, 80);
+    } catch (const Error& error) {
+      throw malformed(error.what(), authority);
+    }
+  }
+
+  asio::awaitable<bool> plain(RequestHead request) {
+    HostPort target = split_target(request);
+    check_host_field(request, target, "http");
+    request.fields.set("Host", target.port == 80 ? target.host.to_string() : target.to_string());
+    for (bool again = false;; again = true) {
+      const bool kept = route_ && route_->target == target && !again;
+      if (kept)
+        check_route(*egress_, *route_);
+      else
+        route_ = co_await open_route(egress_, target, "http", client_.executor());
+      if (kept)
+        egress_->allowed("http", target, route_->address ? route_->address->to_string() : std::string());
+      RequestHead outgoing = request;
+      if (egress_->hooks().rewrite_plain) egress_->hooks().rewrite_plain(outgoing, target);
+      ForwardState state;
+      bool stale = false;
+      try {
+        const Forwarded after = co_await forward(client_, std::move(outgoing), *route_->ahead, state);
+        if (!after.upstream_stays) route_.reset();
+        co_return after.client_stays;
+      } catch (const std::exception& error) {
+        // A server may end a kept connection just when the next request is on its way.
+        stale = kept && !state.answered && !state.used_body;
+        silent_ = state.answered;
+        if (!stale) fail(error);
+      }
+    }
+  }
+
+  [[noreturn]] static void fail(const std::exception& error) {
+    if (dynamic_cast<const Refused*>(&error) != nullptr) throw;
+    throw Error(Errc::unavailable, fmt::format("the server's answer cannot be passed on: {}", error.what()));
+  }
+
+  ReadAhead& client_;
+  const std::shared_ptr<Egress> egress_;
+  std::optional<Route> route_;  // of plain requests
+  bool silent_ = false;         // the client has its answer already
+};
+
+asio::awaitable<void> serve_socks(ReadAhead& client, std::shared_ptr<Egress> egress) {
+  SocksHandshake handshake;
+  {
+    const CloseAfter deadline(client, kHeadWithin);
+    while (!handshake.done() && !handshake.failed()) {
+      const std::string_view bytes = co_await client.read();
+      if (bytes.empty()) co_return;
+      std::string answer;
+      const size_t taken = handshake.take(bytes, answer);
+      client.unread(bytes.substr(taken));
+      if (handshake.failed())
+        (void)egress->refuse("socks5", {.reason = Reason::malformed, .why = handshake.why()});
+      if (!answer.empty()) co_await client.write(answer);
+    }
+  }
+  if (handshake.failed()) co_return co_await say_goodbye(client);
+  std::optional<Route> route;
+  SocksReply reply = SocksReply::succeeded;
+  try {
+    route = co_await open_route(egress, handshake.target(), "socks5", client.executor());
+  } catch (const Refused&) {
+    reply = SocksReply::not_allowed;
+  } catch (const Error&) {
+    reply = SocksReply::host_unreachable;
+  }
+  co_await client.write(socks_reply(reply));
+  if (route) co_return co_await run_tunnel(client, *route, egress);
+  co_await say_goodbye(client);
+}
+
+asio::awaitable<void> serve_one(Duplex& stream, std::shared_ptr<Egress> egress) {
+  ReadAhead client(stream);
+  const Egress::Place place(*egress);
+  if (!place) {
+    const Refused refused = egress->refuse(
+        "limit", {.reason = Reason::limit,
+                  .why = fmt::format("the sandbox has {} connections already (egress.max_connections)",
+                                     egress->limits().max_connections)});
+    co_return co_await write_error(client, answer_to(refused));
+  }
+  std::string_view first;
+  {
+    const CloseAfter deadline(client, kHeadWithin);
+    first = co_await client.read();
+  }
+  if (first.empty()) co_return;
+  client.unread(first);
+  if (first[0] == 5) co_return co_await serve_socks(client, std::move(egress));
+  HttpClient http(client, std::move(egress));
+  co_await http.run();
+}
+
+}  // namespace
+
+asio::awaitable<void> serve_egress(std::shared_ptr<Duplex> client, std::shared_ptr<Egress> egress) {
+  try {
+    co_await serve_one(*client, std::move(egress));
+  } catch (const std::exception& error) {
+    log::debug("egress: {}", error.what());
+  }
+  client->close();
+}
+
+}  // namespace hutch::net
