@@ -1,4 +1,5 @@
 #include "tools/common.h"
+#include "tools/refusal_view.h"
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
@@ -35,11 +36,13 @@ Target find_target(Services& services, const std::string& id_or_name) {
   if (!id_or_name.empty()) {
     Target target{.sandbox = services.manager.find(id_or_name), .note = {}};
     target.note = news_of(*target.sandbox, services);
+    target.refusals_before = refusal_cursor(*target.sandbox);
     return target;
   }
   auto found = services.manager.default_sandbox();
   Target target{.sandbox = std::move(found.sandbox), .note = {}};
   target.note = news_of(*target.sandbox, services);
+  target.refusals_before = refusal_cursor(*target.sandbox);
   if (found.fresh)
     target.note = found.previous_cause.empty()
                       ? fmt::format("{} is new: this server's default sandbox, for calls without sandbox_id.",

@@ -17,6 +17,7 @@ inline constexpr const char* kSandboxIdHelp = "Default: the default sandbox.";
 struct Target {
   std::shared_ptr<sandbox::Sandbox> sandbox;
   std::string note;
+  uint64_t refusals_before = 0;  // of its network, see refusal_views()
 };
 /// `id_or_name` empty: the default sandbox. Throws not_found, which names the live ones.
 Target find_target(Services& services, const std::string& id_or_name);

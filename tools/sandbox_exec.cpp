@@ -116,6 +116,8 @@ CommandReport report_of(const sandbox::ExecResult& result, const Target& target)
   if (!result.tree_ended)
     report.notes.push_back(
         "Some of its processes could not be ended in time; sandbox_destroy ends them for certain.");
+  report.refused = refusal_views(*target.sandbox, target.refusals_before);
+  for (auto& note : refusal_notes(report.refused)) report.notes.push_back(std::move(note));
   if (!target.note.empty()) report.notes.push_back(target.note);
   return report;
 }

@@ -9,6 +9,7 @@
 #include "mcp/tool.h"
 #include "sandbox/sandbox.h"
 #include "tools/common.h"
+#include "tools/refusal_view.h"
 
 namespace hutch::tools {
 
@@ -54,6 +55,7 @@ struct CommandReport {
   std::optional<std::string> log;
   int64_t duration_ms = 0;
   std::vector<std::string> notes;
+  std::vector<RefusalView> refused;
   bool interrupted = false;  // an interpreter's code was, and the interpreter lives on
 
   template <class V>
@@ -70,6 +72,7 @@ struct CommandReport {
     v.optional("log", log, "File in the sandbox with all of the output.");
     v.required("duration_ms", duration_ms, "How long it took.");
     v.required("notes", notes, "What else there is to know.");
+    v.required("refused", refused, "Hosts that its network did not let through meanwhile.");
   }
 };
 

@@ -1,6 +1,7 @@
 #include "tools/sandbox_info.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -15,6 +16,8 @@ SandboxInfo info_of(sandbox::Sandbox& sandbox, Services& services) {
   info.labels = about.labels;
   info.processes = process_views(sandbox);
   info.ports = port_views(about.id, services);
+  info.allow = about.allow;
+  info.refused = refusal_views(sandbox);
   const sandbox::Usage usage = sandbox.usage();
   info.memory_bytes = usage.cgroup.memory_bytes;
   info.pids = usage.cgroup.pids;
@@ -70,6 +73,8 @@ std::string text_of(const SandboxInfo& info) {
       text +=
           fmt::format("process {} {}: {}\n", process.process_id, state_in_words(process), process.command);
   for (const auto& port : info.ports) text += text_of(port);
+  if (!info.allow.empty()) text += fmt::format("may reach: {}\n", fmt::join(info.allow, ", "));
+  for (const auto& note : refusal_notes(info.refused)) text += note + "\n";
   for (const auto& [name, value] : info.labels) text += fmt::format("label {}={}\n", name, value);
   return text;
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "tools/refusal_view.h"
 #include "tools/sandbox_create.h"
 #include "tools/sandbox_list_ports.h"
 #include "tools/sandbox_process.h"
@@ -22,6 +23,8 @@ struct SandboxInfo {
   std::map<std::string, std::string> labels;
   std::vector<ProcessView> processes;
   std::vector<PortView> ports;
+  std::vector<std::string> allow;
+  std::vector<RefusalView> refused;
   std::optional<int64_t> memory_bytes, pids, disk_bytes;
   std::optional<double> cpu_s;
 
@@ -33,6 +36,8 @@ struct SandboxInfo {
     v.required("labels", labels, "Its labels.");
     v.required("processes", processes, "Commands that outlived their calls, for sandbox_process.");
     v.required("ports", ports, "Its ports that can be reached from the host.");
+    v.required("allow", allow, "Rules of what it may reach.");
+    v.required("refused", refused, "Hosts that its network did not let through, of late.");
     v.optional("memory_bytes", memory_bytes, "Memory in use.");
     v.optional("pids", pids, "Processes and threads.");
     v.optional("disk_bytes", disk_bytes, "Disk that its files take.");
