@@ -360,6 +360,34 @@ void OciRuntime::attach_volumes(const Container& container, uint32_t first_id,
   (void)stage_.run(plan, data_folder, deadline);
 }
 
+void OciRuntime::attach_network(const Container& container, const Cgroup& cgroup,
+                                const std::vector<std::string>& allow, const std::string& data_folder,
+                                Clock::time_point deadline) {
+  if (dialect().is_kernel)
+    throw Error(Errc::unavailable,
+                fmt::format("{} has a network stack of its own, which takes no network later", program_))
+        .hint("leave `runtime` out, or take the network `none`");
+  const std::string pasta = find_program("pasta");
+  if (pasta.empty())
+    throw Error(Errc::unavailable, "the network `full` takes pasta, which is not installed")
+        .hint("apt-get install passt");
+  const std::string proc = fmt::format("/proc/{}/ns/", container.pid);
+  StagePlan plan;
+  for (const auto& file : cgroup.join_files()) plan.join(file);
+  plan.attach_network(sys::duplicate(container.pidfd.get()), sys::open(proc + "user", O_RDONLY),
+                      sys::open(proc + "net", O_RDONLY), pasta, allow);
+  plan.end();
+  // The namespaces are the agent's if it still runs now.
+  if (wait_for_end(container.pidfd.get(), Clock::now()))
+    throw Error(Errc::unavailable, "the sandbox has ended meanwhile");
+  try {
+    (void)stage_.run(plan, data_folder, deadline);
+  } catch (const Error& e) {
+    throw Error(e.code(), fmt::format("the network `full` cannot be had: {}", e.what()))
+        .hint("mend what it says, or take another `network`");
+  }
+}
+
 std::vector<std::unique_ptr<Runtime>> make_runtimes(const CgroupHost& cgroups, const std::string& wanted) {
   std::vector<std::unique_ptr<Runtime>> out;
   std::vector<std::string> programs{wanted};

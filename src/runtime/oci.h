@@ -25,6 +25,8 @@ class OciRuntime : public Runtime {
   bool attaches_volumes() const override;
   void attach_volumes(const Container& container, uint32_t first_id, const std::vector<VolumeMount>& volumes,
                       const std::string& data_folder, Clock::time_point deadline) override;
+  void attach_network(const Container& container, const Cgroup& cgroup, const std::vector<std::string>& allow,
+                      const std::string& data_folder, Clock::time_point deadline) override;
 
  private:
   const OciDialect& dialect() const;

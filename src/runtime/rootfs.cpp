@@ -18,7 +18,7 @@ namespace hutch::runtime {
 
 namespace {
 
-constexpr std::string_view kLayoutVersion = "3";  // change it when the skeleton's content changes
+constexpr std::string_view kLayoutVersion = "4";  // change it when the skeleton's content changes
 
 /// What of the host's /etc is public and needed by programs in /usr. Nothing else of it is ever copied.
 constexpr std::array kEtcPaths = {"/etc/alternatives", "/etc/ca-certificates", "/etc/ca-certificates.conf",
@@ -57,7 +57,10 @@ constexpr std::array kTextFiles = std::to_array<TextFile>(
      {"etc/nsswitch.conf",
       "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nprotocols: files\n"
       "services: files\n"},
-     {"etc/resolv.conf", "# this sandbox has no network\n"},
+     // kNetwork4 and kNetwork6, with nobody behind them in a sandbox that has no network. Long answers come
+     // by UDP too, since pasta forwards nothing else.
+     {"etc/resolv.conf",
+      "nameserver 192.0.2.3\nnameserver fd68:7574:6368::3\noptions edns0 timeout:2 attempts:2\n"},
      {"etc/shells", "/bin/sh\n/bin/bash\n"},
      {"etc/protocols", "ip 0 IP\nicmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6 41 IPv6\n"},
      {"etc/services",

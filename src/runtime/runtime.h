@@ -89,6 +89,13 @@ class Runtime {
   virtual void attach_volumes(const Container& container, uint32_t first_id,
                               const std::vector<VolumeMount>& volumes, const std::string& data_folder,
                               Clock::time_point deadline) = 0;
+  /// Gives a running sandbox, which until then has run nothing of anybody's, the host's network: every public
+  /// address, and of the others those in `allow`, see allowed_ranges(). `cgroup` is the sandbox's, which pays
+  /// for it; it ends with the agent, whoever then looks after the sandbox. Throws unavailable where that
+  /// cannot be; then the sandbox is to be ended.
+  virtual void attach_network(const Container& container, const Cgroup& cgroup,
+                              const std::vector<std::string>& allow, const std::string& data_folder,
+                              Clock::time_point deadline) = 0;
 };
 
 /// The only place that names every driver, best first. `wanted`: "auto", a name, a path of an OCI runtime, or

@@ -47,6 +47,15 @@ void StagePlan::enter(UniqueFd mount_namespace, UniqueFd user_namespace, UniqueF
   add({"enter", mounts, users, give(std::move(root))});
 }
 
+void StagePlan::attach_network(UniqueFd agent, UniqueFd user_namespace, UniqueFd network_namespace,
+                               const std::string& pasta, const std::vector<std::string>& allow) {
+  std::vector<std::string> words{"network"};
+  for (UniqueFd* fd : {&agent, &user_namespace, &network_namespace}) words.push_back(give(std::move(*fd)));
+  words.push_back(pasta);
+  words.insert(words.end(), allow.begin(), allow.end());
+  add(words);
+}
+
 void StagePlan::attach_volume(UniqueFd mount, const std::string& root, const std::string& target,
                               bool read_only, uint32_t owner) {
   add({"attach_volume", give(std::move(mount)), root, target, read_only ? "ro" : "rw",

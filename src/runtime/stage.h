@@ -76,6 +76,11 @@ class StagePlan {
                      uint32_t owner);
   void bind_volume(const std::string& source, const std::string& root, const std::string& target,
                    bool read_only, uint32_t owner);
+  /// Gives a running sandbox the host's network by the program `pasta`, but for what is not public and not in
+  /// `allow`. `agent` is its pidfd, whose end ends pasta. Takes root in the initial user namespace, or the
+  /// owner of the sandbox's.
+  void attach_network(UniqueFd agent, UniqueFd user_namespace, UniqueFd network_namespace,
+                      const std::string& pasta, const std::vector<std::string>& allow);
   /// `mode`: r, w, rw or a (append).
   void open_fd(int fd, const std::string& path, const std::string& mode);
   /// From a read-only mount that exists for this process alone. Programs that know about it (crun; the mark

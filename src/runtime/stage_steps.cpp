@@ -24,6 +24,7 @@
 #include <string_view>
 
 #include "base/sys.h"
+#include "runtime/stage_network.h"
 #include "runtime/volume_target.h"
 
 namespace hutch::runtime {
@@ -369,6 +370,15 @@ void do_bind_volume(State& state, const StageStep& s) {
   place_volume(state, clone_tree(s[1]), s);
 }
 
+void do_network(State&, const StageStep& s) {
+  const auto fd = [&](size_t word) { return UniqueFd(static_cast<int>(number(s.at(word)))); };
+  attach_network({.agent = fd(1),
+                  .users = fd(2),
+                  .network = fd(3),
+                  .pasta = s.at(4),
+                  .allow = {s.begin() + 5, s.end()}});
+}
+
 void mount_overlay(const std::string& options, const std::string& target, unsigned long flags,
                    std::initializer_list<const char*> extras) {
   for (const char* extra : extras) {
@@ -495,6 +505,7 @@ constexpr Verb kVerbs[] = {{"wait", 1, do_wait},
                            {"enter", 4, do_enter},
                            {"attach_volume", 6, do_attach_volume},
                            {"bind_volume", 6, do_bind_volume},
+                           {"network", 0, do_network},
                            {"exec", 0, do_exec},
                            {"pid_namespace", 2, do_pid_namespace},
                            {"exec_tool", 0, do_exec_tool}};

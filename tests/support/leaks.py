@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 
-NAMES = ("hutch", "crun", "runc", "runsc")
+NAMES = ("hutch", "crun", "runc", "runsc", "passt", "pasta")
 RUNTIME_STATE = ("/run/crun", "/run/runc", "/run/runsc")
 PR_SET_CHILD_SUBREAPER = 36
 DEADLINE_S = float(os.environ.get("HUTCHTEST_LEAK_DEADLINE_S", "10"))
