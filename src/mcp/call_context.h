@@ -22,7 +22,9 @@ struct Caller {
 /// How the one question of a call is put.
 struct Asking {
   QuestionStyle style = QuestionStyle::none;
-  std::function<Decision(const Question& question, std::chrono::milliseconds timeout)> ask{};
+  std::function<Decision(const Question& question, std::chrono::milliseconds timeout,
+                         const std::stop_token& until)>
+      ask{};
   std::optional<Resumed> resumed{};
 };
 
@@ -58,11 +60,13 @@ class CallContext {
   QuestionStyle question_style() const {
     return asked_ || asking_.resumed ? QuestionStyle::none : asking_.style;
   }
-  /// For the style `waiting`: returns with the answer, at the deadline or when the call is stopped; otherwise
-  /// at once, with Decision::Kind::none. From any thread, until the tool returns.
-  Decision ask(const Question& question, std::chrono::milliseconds timeout) const {
+  /// For the style `waiting`: returns with the answer, or without one when the time is over, the call is
+  /// stopped, or the answer is needed no more (`until`); otherwise at once and without. From any thread, as
+  /// long as the tool has not returned.
+  Decision ask(const Question& question, std::chrono::milliseconds timeout,
+               const std::stop_token& until = {}) const {
     const bool may_ask = question_style() == QuestionStyle::waiting && !asked_.exchange(true);
-    return may_ask ? asking_.ask(question, timeout) : Decision{};
+    return may_ask ? asking_.ask(question, timeout, until) : Decision{};
   }
   /// Set when the client calls again with the answer to what the tool has thrown as InputRequired. The tool
   /// then goes on with that work, on that subject, and does not begin anew.

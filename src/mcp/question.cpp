@@ -24,7 +24,7 @@ std::vector<std::string> values_of(const Question& question) {
   return out;
 }
 
-std::string quoted(std::string_view text, size_t max_bytes) {
+std::string in_quotes(std::string_view text, size_t max_bytes) {
   const bool cut = text.size() > max_bytes;
   const json whole = std::string(text.substr(0, max_bytes));
   // Escapes as in JSON: known, unambiguous, and there is nothing they leave out.

@@ -57,7 +57,7 @@ std::vector<std::string> values_of(const Question& question);
 
 /// Foreign text inside of a message, such that the user sees where it begins and ends and it cannot draw
 /// anything: in quotes, with escapes for all but printable ASCII, cut to so many bytes.
-std::string quoted(std::string_view text, size_t max_bytes = 200);
+std::string in_quotes(std::string_view text, size_t max_bytes = 200);
 
 /// Only printable ASCII and line ends; all else becomes "?".
 std::string printable(std::string_view text);

@@ -37,8 +37,8 @@ std::string RequestStates::seal(const std::string& tool, const json& arguments,
   return mac(text) + text;
 }
 
-std::variant<Resumed, ProtocolError> RequestStates::open(const std::string& tool, const json& arguments,
-                                                         const std::string& state, const json& responses) {
+std::variant<Resumed, ProtocolError> RequestStates::unseal(const std::string& tool, const json& arguments,
+                                                           const std::string& state, const json& responses) {
   const std::string_view text = std::string_view(state).substr(std::min(state.size(), kMacDigits));
   if (!same_secret(std::string_view(state).substr(0, kMacDigits), mac(text)))
     return refused("was not given out by this server process");

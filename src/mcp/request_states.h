@@ -25,8 +25,8 @@ class RequestStates {
 
   std::string seal(const std::string& tool, const json& arguments, const InputRequired& required) const;
   /// Uses the state up. `responses`: the client's `inputResponses`.
-  std::variant<Resumed, ProtocolError> open(const std::string& tool, const json& arguments,
-                                            const std::string& state, const json& responses);
+  std::variant<Resumed, ProtocolError> unseal(const std::string& tool, const json& arguments,
+                                              const std::string& state, const json& responses);
 
  private:
   std::string mac(std::string_view payload) const;

@@ -228,7 +228,7 @@ std::optional<Answer> Server::call_tool(rpc::Request& request, const Envelope& e
       tool->task && task_style(envelope.revision) == TaskStyle::offered && declares_tasks(envelope.meta);
   if (in_flight_.size() >= options_.pending_requests) return too_many_calls(envelope.revision, !wanted);
 
-  auto resumed = is_modern(envelope.revision) ? open_state(name, request.params) : std::monostate();
+  auto resumed = is_modern(envelope.revision) ? unseal(name, request.params) : std::monostate();
   if (auto* problem = std::get_if<ProtocolError>(&resumed)) return std::move(*problem);
 
   Call::Origin origin = origin_of(request, envelope);
@@ -258,8 +258,8 @@ std::shared_ptr<Call> Server::begin_call(Call::Origin origin) {
   return call;
 }
 
-std::variant<std::monostate, Resumed, ProtocolError> Server::open_state(const std::string& tool,
-                                                                        const json& params) {
+std::variant<std::monostate, Resumed, ProtocolError> Server::unseal(const std::string& tool,
+                                                                    const json& params) {
   const json state = member(params, "requestState"), responses = member(params, "inputResponses");
   if (!state.is_null() && !state.is_string())
     return ProtocolError{kInvalidParams, "Invalid params: requestState must be a string"};
@@ -273,11 +273,11 @@ std::variant<std::monostate, Resumed, ProtocolError> Server::open_state(const st
   }
   static const json kNoArguments;
   const auto arguments = params.find("arguments");
-  auto opened =
-      states_.open(tool, arguments == params.end() ? kNoArguments : *arguments,
-                   state.get_ref<const std::string&>(), responses.is_null() ? json::object() : responses);
-  if (auto* problem = std::get_if<ProtocolError>(&opened)) return std::move(*problem);
-  return std::move(std::get<Resumed>(opened));
+  auto unsealed =
+      states_.unseal(tool, arguments == params.end() ? kNoArguments : *arguments,
+                     state.get_ref<const std::string&>(), responses.is_null() ? json::object() : responses);
+  if (auto* problem = std::get_if<ProtocolError>(&unsealed)) return std::move(*problem);
+  return std::move(std::get<Resumed>(unsealed));
 }
 
 Answer Server::too_many_calls(Revision revision, bool tool_error) const {
@@ -298,14 +298,13 @@ void Server::run_call(Call& call, const Work& work) {
       const std::string task = call.progress(shortened(message));
       if (!task.empty()) tasks_.note(task, shortened(message));
     };
+  Asking asking{origin.questions,
+                [this, &call](const Question& question, std::chrono::milliseconds timeout,
+                              const std::stop_token& until) { return ask(call, question, timeout, until); },
+                origin.resumed};
   CallContext context(call.stop_token(),
                       {origin.client_name, std::string(revision_name(origin.revision)), origin.may_be_task},
-                      std::move(progress),
-                      {origin.questions,
-                       [this, &call](const Question& question, std::chrono::milliseconds timeout) {
-                         return ask(call, question, timeout);
-                       },
-                       origin.resumed});
+                      std::move(progress), std::move(asking));
   finish_call(call, work(context));
 }
 
@@ -324,20 +323,25 @@ Answer Server::run_tool(const Call& call, const std::string& name, const json& a
   }
 }
 
-Decision Server::ask(Call& call, const Question& question, std::chrono::milliseconds timeout) {
+Decision Server::ask(Call& call, const Question& question, std::chrono::milliseconds timeout,
+                     const std::stop_token& until) {
   const Revision revision = call.origin().revision;
-  if (reading_waits_ || call.stop_token().stop_requested()) return {};
+  std::stop_source end;
+  const auto stop = [&] { end.request_stop(); };
+  const std::stop_callback when_stopped(call.stop_token(), stop), when_needless(until, stop);
+  if (reading_waits_ || end.stop_requested()) return {};
   // A modern client is sent no request: it finds the question in the state of the task.
   if (is_modern(revision)) {
     if (const auto task = make_task(call, std::nullopt))
       answer(call.origin().id, task_created(*task, options_.info));
     if (call.task_id().empty()) return {};
   }
-  const std::string id = questions_.add(question), &task = call.task_id();
+  const std::string& task = call.task_id();
+  const std::string id = questions_.add(question);
   ordered_json request = elicitation(revision, question, task);
   if (!task.empty()) tasks_.asking(task, id, request);
   if (!is_modern(revision)) send(rpc::make_request(id, std::move(request)));
-  const std::optional<Decision> decision = questions_.wait(id, call.stop_token(), timeout);
+  const std::optional<Decision> decision = questions_.wait(id, end.get_token(), timeout);
   if (!task.empty()) tasks_.answered(task, id);
   if (!decision && !is_modern(revision))
     send(rpc::make_notification("notifications/cancelled",

@@ -109,10 +109,10 @@ class Server {
   void finish_call(Call& call, Answer outcome);
 
   /// What a client brings that calls again with an answer. Nothing when it calls for the first time.
-  std::variant<std::monostate, Resumed, ProtocolError> open_state(const std::string& tool,
-                                                                  const json& params);
+  std::variant<std::monostate, Resumed, ProtocolError> unseal(const std::string& tool, const json& params);
   /// Puts a question and waits for what comes of it, on a thread of the call.
-  Decision ask(Call& call, const Question& question, std::chrono::milliseconds timeout);
+  Decision ask(Call& call, const Question& question, std::chrono::milliseconds timeout,
+               const std::stop_token& until);
 
   std::optional<Answer> resource_method(rpc::Request& request, const Envelope& envelope);
   Answer list_resources(const std::string& key, ordered_json list, const json& params,

@@ -49,12 +49,15 @@ export function freshHome() {
 }
 
 // Command and arguments of the server, behind the recorder when recordings are asked for.
-export function server(...args) {
+function recorded(command, ...args) {
   const record = process.env.HUTCHTEST_RECORD_DIR;
   return record
-    ? { command: 'python3', args: [path.join(here, '../support/record.py'), record, '--', hutch, 'mcp', ...args] }
-    : { command: hutch, args: ['mcp', ...args] };
+    ? { command: 'python3', args: [path.join(here, '../support/record.py'), record, '--', command, ...args] }
+    : { command, args };
 }
+export const server = (...args) => recorded(hutch, 'mcp', ...args);
+// The protocol core with toy tools, from the same build.
+export const echoServer = () => recorded(path.join(path.dirname(hutch), '../tests/protocol/echo_server'));
 
 export function serverEnv(home) {
   const env = { HUTCH_HOME: home, HOME: home };

@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "base/error.h"
+#include "mcp/question.h"
 #include "rpc/message.h"
 #include "schema/json_reader.h"
 #include "schema/json_writer.h"
@@ -70,6 +71,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     round_trip(request->params);
   } else if (const auto* notification = std::get_if<rpc::Notification>(&message)) {
     round_trip(notification->params);
+  } else if (const auto* response = std::get_if<rpc::Response>(&message)) {
+    const mcp::Decision decision = mcp::decision_of(response->body.value("result", json()), {"once"});
+    if ((decision.kind == mcp::Decision::Kind::chosen) != (decision.choice == "once")) std::abort();
+    (void)mcp::in_quotes(line);
   } else if (const auto* invalid = std::get_if<rpc::Invalid>(&message)) {
     if (invalid->code >= 0 || invalid->what.empty()) std::abort();
   }

@@ -10,6 +10,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <thread>
 
 #include "mcp/server.h"
 #include "rpc/claim_stdio.h"
@@ -83,6 +84,7 @@ struct AskArgs {
   std::string name;
   int64_t timeout_ms = 60'000;
   std::string text = "Allow it?";
+  std::string until;
   bool twice = false;
   bool anyway = false;
 
@@ -91,6 +93,7 @@ struct AskArgs {
     v.required("name", name, "What the question is about.");
     v.optional("timeout_ms", timeout_ms, "How long to wait for an answer.");
     v.optional("text", text, "What to ask.");
+    v.optional("until", until, "Ask no more once this is released.");
     v.optional("twice", twice, "Ask once more.");
     v.optional("anyway", anyway, "Ask also who cannot be asked.");
   }
@@ -154,7 +157,7 @@ std::string in_words(const mcp::Decision& decision) {
   return decision.kind == mcp::Decision::Kind::declined ? "declined" : "none";
 }
 
-EchoResult ask(const AskArgs& args, mcp::CallContext& context) {
+EchoResult ask(Gates& gates, const AskArgs& args, mcp::CallContext& context) {
   if (const auto& resumed = context.resumed())
     return {resumed->subject + ", " + resumed->state + ": " + in_words(resumed->decision)};
   std::fprintf(stderr, "%s begins\n", args.name.c_str());
@@ -163,7 +166,14 @@ EchoResult ask(const AskArgs& args, mcp::CallContext& context) {
   if (args.anyway || context.question_style() == mcp::QuestionStyle::round_trip)
     throw mcp::InputRequired{question, args.name, "work of " + args.name};
   const std::chrono::milliseconds timeout(args.timeout_ms);
-  const mcp::Decision decision = context.ask(question, timeout);
+  std::stop_source needless;
+  std::jthread watch;
+  if (!args.until.empty())
+    watch = std::jthread([&](const std::stop_token& stop) {
+      gates.wait(args.until, stop);
+      needless.request_stop();
+    });
+  const mcp::Decision decision = context.ask(question, timeout, needless.get_token());
   if (context.stop().stop_requested()) std::fprintf(stderr, "%s stopped\n", args.name.c_str());
   if (!args.twice) return {in_words(decision)};
   return {in_words(decision) + ", then " + in_words(context.ask(question, timeout))};
@@ -203,12 +213,14 @@ void add_task_tools(mcp::ToolRegistry& tools, Gates& gates) {
       },
       render_echo);
   for (const bool task : {false, true})
-    tools.add<AskArgs, EchoResult>({.name = task ? "ask_long" : "ask",
-                                    .title = "ask",
-                                    .description = "A toy.",
-                                    .toolset = "core",
-                                    .task = task},
-                                   ask, render_echo);
+    tools.add<AskArgs, EchoResult>(
+        {.name = task ? "ask_long" : "ask",
+         .title = "ask",
+         .description = "A toy.",
+         .toolset = "core",
+         .task = task},
+        [&gates](const AskArgs& args, mcp::CallContext& context) { return ask(gates, args, context); },
+        render_echo);
   tools.add<ReleaseArgs, EchoResult>(
       {.name = "release", .title = "release", .description = "A toy.", .toolset = "core"},
       [&gates](const ReleaseArgs& args, mcp::CallContext&) {

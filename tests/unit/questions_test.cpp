@@ -16,8 +16,8 @@ const json kArguments = {{"command", "curl x"}};
 struct StatesFixture {
   std::string seal() { return states.seal("run", kArguments, kRequired); }
   std::variant<Resumed, ProtocolError> open(const std::string& state, const std::string& choice = "once") {
-    return states.open("run", kArguments, state,
-                       {{kQuestionKey, {{"action", "accept"}, {"content", {{"choice", choice}}}}}});
+    return states.unseal("run", kArguments, state,
+                         {{kQuestionKey, {{"action", "accept"}, {"content", {{"choice", choice}}}}}});
   }
   std::string problem(const std::string& state) {
     const auto opened = open(state);
@@ -47,13 +47,13 @@ TEST_SUITE("questions") {
   }
 
   TEST_CASE("foreign text is quoted so that it can neither end the quotes nor draw") {
-    CHECK(quoted("curl example.org") == R"("curl example.org")");
-    CHECK(quoted("x\" and yes to all\n\x1b[2J\x7f") == R"("x\" and yes to all\n\u001b[2J\u007f")");
-    CHECK(quoted("gr\u00fc\u00df \u202e \U0001f600") == R"("gr\u00fc\u00df \u202e \ud83d\ude00")");
-    CHECK(quoted(std::string("a\xff\0", 3)) == R"("a\ufffd\u0000")");
-    CHECK(quoted("abcdef", 3) == R"("abc"...)");
-    CHECK(quoted("a\u00fc", 2) == R"("a\ufffd"...)");
-    CHECK(quoted("abc", 3) == R"("abc")");
+    CHECK(in_quotes("curl example.org") == R"("curl example.org")");
+    CHECK(in_quotes("x\" and yes to all\n\x1b[2J\x7f") == R"("x\" and yes to all\n\u001b[2J\u007f")");
+    CHECK(in_quotes("gr\u00fc\u00df \u202e \U0001f600") == R"("gr\u00fc\u00df \u202e \ud83d\ude00")");
+    CHECK(in_quotes(std::string("a\xff\0", 3)) == R"("a\ufffd\u0000")");
+    CHECK(in_quotes("abcdef", 3) == R"("abc"...)");
+    CHECK(in_quotes("a\u00fc", 2) == R"("a\ufffd"...)");
+    CHECK(in_quotes("abc", 3) == R"("abc")");
   }
 
   TEST_CASE_FIXTURE(StatesFixture, "a state brings back what the tool left and what the user chose") {
@@ -93,14 +93,14 @@ TEST_SUITE("questions") {
 
   TEST_CASE_FIXTURE(StatesFixture, "no arguments and empty ones are the same call") {
     const std::string state = states.seal("run", nullptr, kRequired);
-    CHECK(std::holds_alternative<Resumed>(states.open("run", json::object(), state, json::object())));
+    CHECK(std::holds_alternative<Resumed>(states.unseal("run", json::object(), state, json::object())));
   }
 
   TEST_CASE_FIXTURE(StatesFixture, "a state that is no UTF-8 breaks nothing") {
     InputRequired required = kRequired;
     required.state = "\xff";
     const auto opened =
-        states.open("run", kArguments, states.seal("run", kArguments, required), json::object());
+        states.unseal("run", kArguments, states.seal("run", kArguments, required), json::object());
     CHECK(std::get<Resumed>(opened).state == "\ufffd");
   }
 
@@ -120,7 +120,8 @@ TEST_SUITE("questions") {
 
   TEST_CASE("a call asks once, and not at all when it was resumed or cannot be asked") {
     int asked = 0;
-    Asking asking{QuestionStyle::waiting, [&](const Question&, std::chrono::milliseconds) {
+    Asking asking{QuestionStyle::waiting,
+                  [&](const Question&, std::chrono::milliseconds, const std::stop_token&) {
                     ++asked;
                     return Decision{Decision::Kind::chosen, "once"};
                   }};
