@@ -8,7 +8,7 @@ import threading
 import time
 import unittest
 
-from disks import MIB, loops_of, mount_small_disk, no_loop_devices
+from disks import MIB, OnSmallDisk, loops_of, no_loop_devices
 from mcp_client import Client
 from sandbox_case import HUTCH, SLOW, HutchCase, SandboxCase, call, wait_for
 
@@ -162,37 +162,10 @@ class Ends(DiskCase):
         self.assertFalse(any(box in text for text in loops_of(self.home)))
 
 
-class Reserve(DiskCase):
-    """The data folder on a small disk of the test's own."""
-    server_settings = {"HUTCH_LIMITS__DISK_RESERVE": "200m", "HUTCH_LIMITS__DISK_RESERVE_PERCENT": "0",
-                       "HUTCH_LIMITS__DISK_OVERCOMMIT": "20",
-                       "HUTCH_POOL__MAX": "0", "HUTCH_POOL__MIN": "0"}
-
-    @classmethod
-    def data_folder(cls):
-        folder = super().data_folder()
-        mount_small_disk(cls, folder)
-        return folder
-
-    def free(self):
-        fs = os.statvfs(self.home)
-        return fs.f_bavail * fs.f_frsize
-
+class Reserve(OnSmallDisk, DiskCase):
     def test_before_the_hosts_disk_is_full_writers_get_enospc_and_all_else_goes_on(self):
         filler, other = (self.ok("sandbox_create", disk="2g", memory="512m")["sandbox_id"] for _ in range(2))
-        said = self.python("""
-import time
-written = 0
-with open('/workspace/fill', 'wb', buffering=0) as f:
-    try:
-        while written < 1000:
-            f.write(b'x' * (5 << 20)); written += 5
-            time.sleep(0.1)
-    except OSError as e: print(e.strerror)
-print(written)""", sandbox_id=filler, timeout_s=200 * SLOW)
-        self.assertIn("No space left on device", said)
-        os.sync()
-        self.assertGreater(self.free(), 100 * MIB)
+        self.fill(filler, "/workspace/fill")
         self.assertEqual(self.sh("echo still here", sandbox_id=other), "still here\n")
         refused = self.refused("sandbox_create")
         self.assertRegex(refused, "(?s)reserve is 0.2 GB.*disk_reserve")

@@ -9,7 +9,7 @@ import threading
 import unittest
 
 import leaks
-from disks import MIB, loops_of, mount_small_disk, no_loop_devices
+from disks import MIB, OnSmallDisk, loops_of, no_loop_devices
 from mcp_client import Client
 from sandbox_case import HUTCH, SLOW, HutchCase, SandboxCase, call, skip_when_impossible, wait_for
 
@@ -295,34 +295,11 @@ class Size(VolumeCase):
         server.close()
 
 
-class Reserve(VolumeCase):
-    """The data folder on a small disk of the test's own."""
-    server_settings = {**NO_POOL, "HUTCH_LIMITS__DISK_RESERVE": "200m", "HUTCH_LIMITS__DISK_RESERVE_PERCENT": "0",
-                       "HUTCH_LIMITS__DISK_OVERCOMMIT": "20"}
-
-    @classmethod
-    def data_folder(cls):
-        folder = super().data_folder()
-        mount_small_disk(cls, folder)
-        return folder
-
-    def free(self):
-        fs = os.statvfs(self.home)
-        return fs.f_bavail * fs.f_frsize
-
+class Reserve(OnSmallDisk, VolumeCase):
     def test_a_volume_too_takes_no_more_at_the_hosts_reserve_and_goes_on_when_there_is_room(self):
         self.volume("create", "data", "--size", "2g")
         filler, other = self.create(data(), memory="512m", disk="64m"), self.create(data(name="more"), disk="64m")
-        said = self.python("""
-import time
-with open('/data/fill', 'wb', buffering=0) as f:
-    try:
-        for _ in range(200):
-            f.write(b'x' * (5 << 20)); time.sleep(0.1)
-    except OSError as e: print(e.strerror)""", sandbox_id=filler, timeout_s=200 * SLOW)
-        self.assertIn("No space left on device", said)
-        os.sync()
-        self.assertGreater(self.free(), 100 * MIB)
+        self.fill(filler, "/data/fill")
         self.assertEqual(self.sh("ls -A /data", sandbox_id=filler), "fill\n", "what takes the room is not seen")
         self.assertNotEqual(self.ok("sandbox_exec", sandbox_id=other, command="head -c 1M /dev/zero > /data/x")["exit_code"], 0)
         refused = self.hutch("volume", "create", "third", env=self.env(**self.server_settings))

@@ -5,6 +5,7 @@ import subprocess
 import tempfile
 
 import leaks
+from sandbox_case import SLOW
 
 MIB = 1 << 20
 
@@ -36,3 +37,32 @@ def mount_small_disk(cls, folder):
                    env={"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"})
     subprocess.run(["mount", "-o", "loop", image.name, folder], check=True)
     cls.addClassCleanup(subprocess.run, ["umount", folder], check=True)
+
+
+class OnSmallDisk:
+    """Of a case: its data folder lies on such a disk, of which 200 MiB are the reserve."""
+    server_settings = {"HUTCH_LIMITS__DISK_RESERVE": "200m", "HUTCH_LIMITS__DISK_RESERVE_PERCENT": "0",
+                       "HUTCH_LIMITS__DISK_OVERCOMMIT": "20", "HUTCH_POOL__MAX": "0", "HUTCH_POOL__MIN": "0"}
+
+    @classmethod
+    def data_folder(cls):
+        folder = super().data_folder()
+        mount_small_disk(cls, folder)
+        return folder
+
+    def free(self):
+        fs = os.statvfs(self.home)
+        return fs.f_bavail * fs.f_frsize
+
+    def fill(self, box, path):
+        """Writes to the path in a sandbox until it may write no more, so slowly that the guard can follow."""
+        said = self.python(f"""
+import time
+with open('{path}', 'wb', buffering=0) as f:
+    try:
+        for _ in range(200):
+            f.write(b'x' * (5 << 20)); time.sleep(0.1)
+    except OSError as e: print(e.strerror)""", sandbox_id=box, timeout_s=200 * SLOW)
+        self.assertIn("No space left on device", said)
+        os.sync()
+        self.assertGreater(self.free(), 100 * MIB)
