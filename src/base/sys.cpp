@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
 #include <memory>
@@ -97,6 +98,25 @@ void make_dirs(const std::string& path, mode_t mode) {
       throw sys_error(errno, "mkdir", part);
     if (end == std::string::npos) return;
   }
+}
+
+std::vector<std::string> list_folder(const std::string& path) {
+  const UniqueFd folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  return folder ? list_folder(folder.get()) : std::vector<std::string>();
+}
+
+std::vector<std::string> list_folder(int folder) {
+  // By a descriptor of its own: the place in a folder is shared by all copies of one.
+  UniqueFd own(::openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const std::unique_ptr<DIR, int (*)(DIR*)> stream(own ? ::fdopendir(own.get()) : nullptr, ::closedir);
+  if (!stream) throw sys_error(errno, "open", "a folder");
+  (void)own.release();
+  std::vector<std::string> names;
+  for (errno = 0; const dirent* entry = ::readdir(stream.get()); errno = 0)
+    if (const std::string_view name = entry->d_name; name != "." && name != "..") names.emplace_back(name);
+  if (errno != 0) throw sys_error(errno, "readdir");
+  std::ranges::sort(names);
+  return names;
 }
 
 namespace {

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "base/unique_fd.h"
@@ -50,6 +51,10 @@ void write_file(const std::string& path, std::string_view data, mode_t mode = 06
 void replace_file(const std::string& path, std::string_view data, mode_t mode = 0644);
 
 bool exists(const std::string& path);
+/// The names in a folder, sorted; none when there is no such folder, or none that we may read.
+std::vector<std::string> list_folder(const std::string& path);
+/// The same of an open one, which may have been opened with O_PATH. Throws when it cannot be read.
+std::vector<std::string> list_folder(int folder);
 /// Like mkdir -p; an existing folder keeps its mode.
 void make_dirs(const std::string& path, mode_t mode = 0755);
 /// Bounds for a removal whose caller must end in time. Removing a large file that has not reached the disk

@@ -1,6 +1,5 @@
 #include "runtime/layer.h"
 
-#include <dirent.h>
 #include <fmt/format.h>
 #include <linux/magic.h>
 #include <linux/mount.h>
@@ -98,17 +97,6 @@ Layer memory_layer(const SandboxSpec& spec, const std::string& why) {
   return layer;
 }
 
-std::vector<std::string> names_in_folder(int folder) {
-  std::vector<std::string> out;
-  const std::unique_ptr<DIR, int (*)(DIR*)> stream(::fdopendir(open_folder(folder, ".").release()),
-                                                   ::closedir);
-  if (!stream) throw sys_error(errno, "opendir", "the layer");
-  while (const dirent* entry = ::readdir(stream.get()))
-    if (const std::string name = entry->d_name; name != "." && name != "..") out.push_back(name);
-  std::ranges::sort(out);
-  return out;
-}
-
 bool is_view(const std::string& name) {
   return name.starts_with("root") && !name.ends_with(".work");
 }
@@ -122,7 +110,7 @@ void remove_logs(int files) {
 
 std::vector<std::string> tidy_files(int files) {
   std::vector<std::string> views;
-  for (const auto& name : names_in_folder(files)) {
+  for (const auto& name : sys::list_folder(files)) {
     if (is_view(name))
       views.push_back(name);
     else
@@ -138,7 +126,7 @@ void copy_files(UniqueFd from, const std::string& to, StageProcess& stage, const
   std::vector<std::string> command{find_program("cp"), "-dR", "--reflink=auto",
                                    "--preserve=mode,ownership,timestamps,links,xattr", "--"};
   if (command[0].empty()) throw Error(Errc::unavailable, "cp is not installed (package coreutils)");
-  for (const auto& name : names_in_folder(from.get()))
+  for (const auto& name : sys::list_folder(from.get()))
     if (is_view(name)) command.push_back(name);
   command.push_back(to);
   sys::make_dirs(to, 0755);  // what shifts owners has no power over this one; its parent is closed

@@ -1,6 +1,5 @@
 #include "runtime/pack_tree.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <sys/sendfile.h>
@@ -11,7 +10,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
 #include <vector>
 
 #include "base/sys.h"
@@ -26,19 +24,6 @@ constexpr uint64_t kDiskBlock = 4096;
 constexpr size_t kFlushBytes = 256u << 10, kSmallFile = 128u << 10;
 constexpr size_t kMostHoles = 100'000;  // what follows the last one is written as it is
 constexpr uint32_t kNobody = 65534;
-
-std::vector<std::string> sorted_names(const UniqueFd& folder) {
-  std::vector<std::string> out;
-  UniqueFd again(::openat(folder.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!again) throw sys_error(errno, "open", "a folder");
-  const std::unique_ptr<DIR, int (*)(DIR*)> stream(::fdopendir(again.release()), ::closedir);
-  if (!stream) throw sys_error(errno, "opendir");
-  for (errno = 0; const dirent* entry = ::readdir(stream.get()); errno = 0)
-    if (const std::string_view name = entry->d_name; name != "." && name != "..") out.emplace_back(name);
-  if (errno != 0) throw sys_error(errno, "readdir");
-  std::ranges::sort(out);
-  return out;
-}
 
 /// Only the root of the namespace that it was set in gets a capability of a file: in the archive that is the
 /// sandbox's, which needs no word. Empty: it is of another one.
@@ -64,7 +49,7 @@ class TreePacker {
       folders.pop_back();
       const UniqueFd folder = open_folder_beneath(root_, path);
       const size_t first = folders.size();
-      for (const auto& name : sorted_names(folder)) {
+      for (const auto& name : sys::list_folder(folder.get())) {
         std::string full = path.empty() ? name : path + "/" + name;
         try {
           if (pack(folder.get(), name, full)) folders.push_back(std::move(full));

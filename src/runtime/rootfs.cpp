@@ -1,14 +1,11 @@
 #include "runtime/rootfs.h"
 
-#include <dirent.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <functional>
-#include <memory>
 
 #include "base/sha256.h"
 #include "base/sys.h"
@@ -84,15 +81,6 @@ void make_link(const std::string& target, const std::string& path) {
     throw sys_error(errno, "symlink", path);
 }
 
-void for_each_name(const std::string& folder, const std::function<void(const std::string&)>& fn) {
-  const std::unique_ptr<DIR, int (*)(DIR*)> stream(::opendir(folder.c_str()), ::closedir);
-  if (!stream) return;
-  while (const dirent* entry = ::readdir(stream.get())) {
-    const std::string name = entry->d_name;
-    if (name != "." && name != "..") fn(name);
-  }
-}
-
 /// Links, folders and files that everybody on the host can read; the rest of a tree is left out.
 void copy_public(const std::string& source, const std::string& target) {
   struct stat st {};
@@ -101,8 +89,7 @@ void copy_public(const std::string& source, const std::string& target) {
     make_link(read_link(source), target);
   } else if (S_ISDIR(st.st_mode) && (st.st_mode & S_IXOTH) != 0) {
     sys::make_dirs(target);
-    for_each_name(source,
-                  [&](const std::string& name) { copy_public(source + "/" + name, target + "/" + name); });
+    for (const auto& name : sys::list_folder(source)) copy_public(source + "/" + name, target + "/" + name);
   } else if (S_ISREG(st.st_mode) && (st.st_mode & S_IROTH) != 0) {
     sys::write_file(target, sys::read_file(source));
   }
@@ -119,7 +106,7 @@ std::string skeleton_key() {
   };
   for (const std::string path : kEtcPaths) note(path);
   for (const std::string path : kProgramFolders) note(path);
-  for_each_name("/etc/ld.so.conf.d", [&](const std::string& name) { note("/etc/ld.so.conf.d/" + name); });
+  for (const auto& name : sys::list_folder("/etc/ld.so.conf.d")) note("/etc/ld.so.conf.d/" + name);
   return sha256_hex(facts).substr(0, 16);
 }
 

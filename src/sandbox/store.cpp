@@ -1,6 +1,5 @@
 #include "sandbox/store.h"
 
-#include <dirent.h>
 #include <fmt/format.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -21,25 +20,16 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// Everything in a folder; names that begin with a dot belong to what is not finished yet.
-std::vector<std::string> all_names_in(const std::string& folder) {
-  std::vector<std::string> out;
-  const std::unique_ptr<DIR, int (*)(DIR*)> stream(::opendir(folder.c_str()), ::closedir);
-  if (!stream) return out;
-  while (const dirent* entry = ::readdir(stream.get()))
-    if (const std::string name = entry->d_name; name != "." && name != "..") out.push_back(name);
-  return out;
-}
-
+/// Names that begin with a dot belong to what is not finished yet.
 std::vector<std::string> names_in(const std::string& folder) {
-  std::vector<std::string> out = all_names_in(folder);
+  std::vector<std::string> out = sys::list_folder(folder);
   std::erase_if(out, [](const std::string& name) { return name.front() == '.'; });
   return out;
 }
 
 /// With the lock of the folder held: whoever began these is dead.
 void remove_unfinished(const std::string& folder) {
-  for (const auto& name : all_names_in(folder))
+  for (const auto& name : sys::list_folder(folder))
     if (name.front() == '.') sys::remove_tree(folder + "/" + name);
 }
 

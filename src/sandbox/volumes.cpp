@@ -1,6 +1,5 @@
 #include "sandbox/volumes.h"
 
-#include <dirent.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <linux/mount.h>
@@ -149,13 +148,8 @@ bool is_same_folder(const UniqueFd& fd, const std::string& path) {
 }
 
 std::vector<std::string> names_of_volumes(const std::string& folder, bool hidden) {
-  std::vector<std::string> out;
-  const std::unique_ptr<DIR, int (*)(DIR*)> stream(::opendir(folder.c_str()), ::closedir);
-  if (!stream) return out;
-  while (const dirent* entry = ::readdir(stream.get()))
-    if (const std::string name = entry->d_name; name != "." && name != ".." && (name[0] == '.') == hidden)
-      out.push_back(name);
-  std::ranges::sort(out);
+  std::vector<std::string> out = sys::list_folder(folder);
+  std::erase_if(out, [&](const std::string& name) { return (name[0] == '.') != hidden; });
   return out;
 }
 
