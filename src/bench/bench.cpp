@@ -65,7 +65,8 @@ std::vector<Job> all_jobs(const Context& context, const std::vector<Peer>& peers
                       out.update(floor.run(context.plan));
                       return out;
                     }});
-  for (const auto* list : {&call_scenarios(), &life_scenarios(), &memory_scenarios(), &neighbour_scenarios()})
+  for (const auto* list : {&call_scenarios(), &life_scenarios(), &beginning_scenarios(), &memory_scenarios(),
+                           &neighbour_scenarios()})
     for (const auto& scenario : *list)
       jobs.push_back({scenario.name, scenario.name, "scenarios", [&scenario, &context] {
                         Json out = {{"what", scenario.what}};

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "bench/machine.h"
+#include "bench/made.h"
 #include "bench/scenarios.h"
 
 namespace hutch::bench {
@@ -15,53 +16,9 @@ namespace {
 constexpr size_t kBatch = 32;  // sandboxes that exist at once, below the default limit
 constexpr double kRefillMs = 500;
 
-Request create() {
-  return Request::tool("sandbox_create", Json::object());
-}
-Request destroy(const std::string& sandbox_id) {
-  return Request::tool("sandbox_destroy", {{"sandbox_id", sandbox_id}});
-}
 Request exec_true_in(const std::string& sandbox_id) {
   return Request::tool("sandbox_exec", {{"sandbox_id", sandbox_id}, {"argv", {"true"}}});
 }
-
-/// By the words of the text, which is what hosts ask for.
-bool was_warm(const Json& result) {
-  const Json& content = result.at("content");
-  return !content.empty() && content[0].value("text", "").find("(it was ready)") != std::string::npos;
-}
-
-/// Sandboxes that were made one after the other, and how many of them were ready before.
-class Made {
- public:
-  explicit Made(McpClient& client) : client_(client) {}
-
-  /// Creates one; how long it took.
-  double create_one() {
-    const double ms = client_.exchange(create_);
-    const Json result = client_.take_result();
-    ids_.push_back(sandbox_id_of(result));
-    ++created_;
-    warm_ += was_warm(result);
-    return ms;
-  }
-  double destroy_one() {
-    const Request request = destroy(ids_.back());
-    ids_.pop_back();
-    return client_.exchange(request);
-  }
-  void destroy_all() {
-    while (!ids_.empty()) (void)destroy_one();
-    client_.check();
-  }
-  Json counts() const { return {{"created", created_}, {"warm", warm_}}; }
-
- private:
-  McpClient& client_;
-  const Request create_ = create();
-  std::vector<std::string> ids_;
-  size_t created_ = 0, warm_ = 0;
-};
 
 /// How often `operation`, which creates, found a sandbox ready goes into its figures.
 Json with_counts(Json figures, const Made& made) {
@@ -115,9 +72,9 @@ Json measure_cycles(const Context& context) {
     std::vector<std::unique_ptr<McpClient>> servers;
     const auto cycle = [&](size_t thread) {
       McpClient& client = *servers[thread];
-      const std::string id = sandbox_id_of(client.call(create()));
+      const std::string id = sandbox_id_of(client.call(create_request()));
       (void)client.call(exec_true_in(id), "exit 0");
-      (void)client.call(destroy(id));
+      (void)client.call(destroy_request(id));
     };
     for (size_t i = 0; i < clients; ++i) {
       servers.push_back(std::make_unique<McpClient>(context.server()));
@@ -167,7 +124,7 @@ class SteadyLoad {
       next_create_ += std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(1 / kRate));
     }
     for (; !live_.empty() && now >= live_.front().end; live_.pop())
-      destroys_[client_.send(destroy(live_.front().id))] = now;
+      destroys_[client_.send(destroy_request(live_.front().id))] = now;
   }
 
   Clock::time_point next_event() const {
@@ -191,7 +148,7 @@ class SteadyLoad {
   }
 
   McpClient& client_;
-  const Request create_ = create();
+  const Request create_ = create_request();
   int creates_left_;
   Clock::time_point next_create_;
   std::map<int64_t, Clock::time_point> creates_, destroys_;  // under way, by id

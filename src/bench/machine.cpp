@@ -1,8 +1,13 @@
 #include "bench/machine.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/utsname.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -95,6 +100,32 @@ double background_load(double seconds) {
   sleep_ms(seconds * 1000);
   const std::chrono::duration<double, std::milli> wall = Clock::now() - start;
   return (machine_busy_ms() - before) / (wall.count() * static_cast<double>(::sysconf(_SC_NPROCESSORS_ONLN)));
+}
+
+std::string file_system_of(const std::string& folder) {
+  struct statfs fs {};
+  if (::statfs(folder.c_str(), &fs) != 0) throw sys_error(errno, "statfs", folder);
+  switch (static_cast<unsigned long>(fs.f_type)) {
+    case EXT4_SUPER_MAGIC:
+      return "ext4";
+    case XFS_SUPER_MAGIC:
+      return "xfs";
+    case BTRFS_SUPER_MAGIC:
+      return "btrfs";
+    case TMPFS_MAGIC:
+      return "tmpfs";
+    case OVERLAYFS_SUPER_MAGIC:
+      return "overlay";
+    default:
+      return fmt::format("file system {:x}", static_cast<unsigned long>(fs.f_type));
+  }
+}
+
+bool shares_blocks(const std::string& folder) {
+  const UniqueFd from = sys::open(folder, O_RDWR | O_TMPFILE, 0600),
+                 to = sys::open(folder, O_RDWR | O_TMPFILE, 0600);
+  sys::write_all(from.get(), std::string(4096, 'x'));
+  return ::ioctl(to.get(), FICLONE, from.get()) == 0;
 }
 
 uint64_t memory_available_bytes() {

@@ -29,6 +29,11 @@ uint64_t resident_bytes(pid_t pid);
 /// it.
 double process_cpu_ms(pid_t pid);
 
+/// Of the file system that a folder lies on: its name, or its number when that is not known here.
+std::string file_system_of(const std::string& folder);
+/// Whether two files there can have the same blocks.
+bool shares_blocks(const std::string& folder);
+
 /// The user wants the run to end. Not an Error: a scenario that fails is noted and the next one begins, this
 /// ends all.
 struct Interrupted {

@@ -82,6 +82,47 @@ Json measure(const Operation& operation, const Plan& plan) {
   return {{"spaced", std::move(spaced)}, {"burst", measure_burst(operation, plan)}};
 }
 
+Json measure_in_turn(const std::vector<Way>& ways, const Plan& plan) {
+  struct Times {
+    Samples spaced, burst;
+    double busy_ms = 0;
+  };
+  std::vector<Times> times(ways.size());
+  const auto round = [&](const auto& take) {
+    for (size_t i = 0; i < ways.size(); ++i) {
+      check_interrupted();
+      ways[i].operation.prepare(1);
+      take(times[i], ways[i].operation);
+      ways[i].operation.finish();
+    }
+  };
+  round([](Times&, const Operation& operation) { (void)operation.run(); });
+  for (size_t n = 0; n < plan.spaced_n; ++n)
+    round([&](Times& to, const Operation& operation) {
+      sleep_ms(plan.pause_ms);
+      to.spaced.add(operation.run());
+    });
+  const auto start = Clock::now();
+  for (size_t n = 0; n < plan.burst_max && (n < kBurstMin || ms_since(start) < plan.burst_s * 1000); ++n)
+    round([](Times& to, const Operation& operation) {
+      const double before = machine_busy_ms();
+      to.burst.add(operation.run());
+      to.busy_ms += machine_busy_ms() - before;
+    });
+  Json out = {{"beside", Json::array()}};
+  for (size_t i = 0; i < ways.size(); ++i) {
+    Json figures = {{"spaced", times[i].spaced.summary()}, {"burst", times[i].burst.summary()}};
+    figures["burst"]["cpu_ms"] = times[i].busy_ms / static_cast<double>(times[i].burst.size());
+    if (i == 0) {
+      out.update(figures);
+    } else {
+      figures["what"] = ways[i].what;
+      out["beside"].push_back(std::move(figures));
+    }
+  }
+  return out;
+}
+
 double process_ms(const std::vector<std::string>& argv, const std::vector<std::string>& env) {
   // One for all processes of a thread: what is there afterwards is the last one's.
   thread_local const UniqueFd said(::memfd_create("stderr", MFD_CLOEXEC));

@@ -36,6 +36,15 @@ Json measure_burst(const Operation& operation, const Plan& plan);
 /// {"spaced", "burst"}, after one run for nothing: caches, lazily made folders.
 Json measure(const Operation& operation, const Plan& plan);
 
+/// Several ways to do one thing, in turn, so that what else the machine does meets all of them alike. The
+/// first one's figures as measure() gives them, and those of the others as "beside": [{"what", "spaced",
+/// "burst"}].
+struct Way {
+  const char* what;  // for people
+  Operation operation;
+};
+Json measure_in_turn(const std::vector<Way>& ways, const Plan& plan);
+
 /// An operation that starts a process and waits for its end. Anything but exit code 0 is an Error, with what
 /// the process said on stderr. "{id}" in argv becomes a name that no other process got.
 Operation run_process(std::vector<std::string> argv, std::vector<std::string> env);

@@ -112,6 +112,9 @@ std::string ratios(const Json& result) {
   }
   if (const Json* entry = named(scenarios, "neighbour"); entry != nullptr && entry->contains("quiet"))
     add_ratio(rows, "neighbour", entry, "without it", &entry->at("quiet"));
+  for (const auto& entry : scenarios)
+    for (const auto& other : entry.value("beside", Json::array()))
+      add_ratio(rows, entry.at("name"), &entry, other.at("what"), &other);
   add_cycle_ratios(rows, result);
   if (rows.empty()) return "";
   rows.insert(rows.begin(),
@@ -139,6 +142,8 @@ std::string times(const Json& result) {
       const std::string name = entry.at("name");
       add_times(rows, name, entry);
       if (entry.contains("quiet")) add_times(rows, name + " (without it)", entry.at("quiet"));
+      for (const auto& other : entry.value("beside", Json::array()))
+        add_times(rows, fmt::format("{} ({})", name, other.at("what").get<std::string>()), other);
     }
   for (const auto& peer : result.at("peers"))
     for (const auto& figure : peer.value("figures", Json::array()))

@@ -24,13 +24,15 @@ Context make_context(std::string program, std::string home, Plan plan);
 struct Scenario {
   const char* name;
   const char* what;  // for people
-  /// Throws Error when a call fails.
+  /// Throws Error when a call fails. What it returns may have a "what" that says more.
   Json (*run)(const Context& context);
 };
 
-/// By concept: single calls, the life of sandboxes, what they cost in memory, what they cost each other.
+/// By concept: single calls, the life of sandboxes, what they begin with, what they cost in memory, what they
+/// cost each other.
 const std::vector<Scenario>& call_scenarios();
 const std::vector<Scenario>& life_scenarios();
+const std::vector<Scenario>& beginning_scenarios();
 const std::vector<Scenario>& memory_scenarios();
 const std::vector<Scenario>& neighbour_scenarios();
 

@@ -84,6 +84,22 @@ def cycle_goal():
     return [name, number(ours / theirs), "at least 0.8", verdict(ours >= 0.8 * theirs), f"{number(ours)} per s; crun {number(theirs)} per s"]
 
 
+def beside(name, what):
+    """What a scenario was measured in turn with."""
+    return next((b for b in figure(name).get("beside", []) if b["what"] == what), {})
+
+
+def fork_goal(name, copies):
+    """Only where files can share blocks; elsewhere each is copied."""
+    entry = figure(name)
+    shared, bound = value(entry, "shares_blocks"), 50 + 5 * copies
+    row = bound_goal(f"`{name}`: {entry.get('what', 'sandbox_fork')}", value(entry, "spaced", "p50"), "ms", lambda ms: ms <= bound,
+                     f"at most {bound} ms")
+    if shared is False:
+        row[3] = "blocks are not shared here"
+    return row
+
+
 def goals():
     scenarios, server = SECTIONS["scenarios"], "server-filesystem"
     steady = value(scenarios.get("hit_ratio", {}), "steady", "hit_ratio") if result["pool"] else None
@@ -103,6 +119,16 @@ def goals():
         cycle_goal(),
         ratio_goal("100 execs at once / 100 posix_spawns side by side", figure("parallel_100"), "posix_spawns", figure("floor_spawn_100"),
                    3, "at most 3"),
+        ratio_goal("cold `sandbox_create` from a template / without", figure("from_template"), "without", beside("from_template", "without"),
+                   1.5, "at most 1.5"),
+        ratio_goal("cold `sandbox_create` from an unpacked image / without", figure("from_image"), "without",
+                   beside("from_image", "without"), 1.5, "at most 1.5"),
+        ratio_goal("warm `sandbox_create` with a volume / without", figure("with_volume"), "without", beside("with_volume", "without"),
+                   float("inf"), "-"),
+        ratio_goal("template of a change of 200 MiB / `cp -a` and sync of it", figure("template_200m"), "cp -a and sync",
+                   beside("template_200m", "cp -a and sync"), 1.2, "at most 1.2"),
+        fork_goal("fork", 1),
+        fork_goal("fork_8", 8),
         bound_goal("share of warm creates at 20 a second", steady, "", lambda share: share >= 0.99, "at least 0.99"),
         bound_goal("server's resident memory, pool empty", None if rss is None else rss / 1e6, "MB", lambda mb: mb < 12, "under 12 MB"),
         bound_goal("memory of an idle sandbox", each, "MiB", lambda mib: mib < 1, "under 1 MiB"),
@@ -121,6 +147,8 @@ def times():
     for section in ("scenarios", "floors"):
         for entry in SECTIONS[section].values():
             add(entry["what"] if section == "floors" or entry["what"] == entry["name"] else f"`{entry['name']}`: {entry['what']}", entry)
+            for other in entry.get("beside", []):
+                add(f"`{entry['name']}`: {other['what']}", other)
     for peer in SECTIONS["peers"].values():
         for f in peer.get("figures", []):
             add(f"{peer['name']}: {f['measures']}", f)

@@ -76,6 +76,28 @@ class Bench(HutchCase):
         self.assertRegex(done.stdout, r"(?m)^neighbour / without it +[\d.]+ +[\d.]+$")
         leaks.wait_clean(self.before, self.home)
 
+    def test_a_create_from_a_template_is_measured_in_turn_with_one_without(self):
+        done, result = self.bench("from_template")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        entry = result["scenarios"][0]
+        self.assertNotIn("failed", entry)
+        other, = entry["beside"]
+        for figures in (entry, other):
+            self.in_order(figures["spaced"])
+            self.in_order(figures["burst"])
+        self.assertEqual(entry["spaced"]["n"], other["spaced"]["n"])
+        self.assertRegex(done.stdout, r"(?m)^from_template / without +[\d.]+ +[\d.]+$")
+        self.assertRegex(done.stdout, r"(?m)^from_template \(without\) ")
+        leaks.wait_clean(self.before, self.home)
+
+    def test_a_fork_says_what_file_system_it_was_measured_on(self):
+        done, result = self.bench("fork_8")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        entry = result["scenarios"][0]
+        self.assertRegex(entry["what"], r"8 copies of a sandbox with 200 MiB of files \(.+\)")
+        self.assertEqual((entry["copies"], type(entry["shares_blocks"])), (8, bool))
+        self.in_order(entry["spaced"])
+
     def test_an_unknown_name_is_refused_with_the_known_ones(self):
         done, result = self.bench("pong")
         self.assertNotEqual(done.returncode, 0)
