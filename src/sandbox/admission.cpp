@@ -165,9 +165,6 @@ Description describe_new(const config::Config& config, const CreateRequest& requ
       .created_at = WallClock::now(),
       .base = base,
       .volumes = wanted_volumes(profile.volumes, request.volumes)};
-  if (about.network == "full")
-    throw Error(Errc::unavailable, fmt::format("the network '{}' cannot be had yet", about.network))
-        .hint("take `none`");
   if (!request.allow.empty()) check_may_allow(config);
   if (about.network == "filtered") about.env.merge(egress_environment());
   if (about.network == "none" && !request.allow.empty())

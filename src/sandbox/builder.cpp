@@ -184,6 +184,12 @@ void Builder::attach_volumes(Entry& entry, const std::string& runtime, std::vect
                                          Clock::now() + kAttachTimeout);
 }
 
+void Builder::attach_network(Entry& entry, const std::string& runtime,
+                             const std::vector<std::string>& allow) {
+  choose_runtime(runtime).attach_network(entry.whole()->container(), entry.cgroup, allow, store_.home(),
+                                         Clock::now() + kAttachTimeout);
+}
+
 void Builder::build(Entry& entry, const Build& wanted, std::vector<AttachedVolume>* volumes) {
   const auto deadline = Clock::now() + kBuildTimeout;
   const config::Profile& profile = config_.profiles.at(wanted.profile);

@@ -132,6 +132,9 @@ void Sandbox::claim(Description description, Clock::time_point asked_at) {
     description.isolation["network"] = {
         true,
         "its loopback, and the hosts that `allow` names through hutch's proxy; there is no other way out"};
+  if (description.network == "full")
+    description.isolation["network"] = {
+        true, "the host's by pasta, without what is not public and not in `allow`; not this host itself"};
   if (!description.volumes.empty()) description.isolation["volumes"] = isolation_of(description.volumes);
   if (description.ttl > 0s) {
     set_lifetime(description.ttl);
