@@ -1,8 +1,12 @@
 #include "tools/sandbox_exec.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cmath>
+
+#include "base/sys.h"
+#include "tools/asking_exec.h"
 
 namespace hutch::tools {
 
@@ -39,7 +43,40 @@ void note_running(const SandboxExecArgs& args, double timeout_s, CommandReport& 
     report.notes.push_back(fmt::format("It is ended {} s after its start (timeout_s).", timeout_s));
 }
 
+/// While its user can be asked about hosts that its network refuses, where the host can do that.
+sandbox::ExecResult execute(const SandboxExecArgs& args, const Target& target, sandbox::ExecSpec spec,
+                            Services& services, mcp::CallContext& context) {
+  if (services.asking == nullptr || context.question_style() == mcp::QuestionStyle::none || spec.background ||
+      !target.sandbox->egress())
+    return target.sandbox->exec(spec);
+  const std::string state = sys::random_hex(16);
+  const auto exec = std::make_shared<AskingExec>(
+      target, std::move(spec),
+      args.command.empty() ? fmt::format("{}", fmt::join(args.argv, " ")) : args.command,
+      services.asking->budget());
+  try {
+    return exec->serve(context, services, state);
+  } catch (const mcp::InputRequired&) {
+    services.asking->add(exec, state);
+    throw;
+  }
+}
+
+/// The call that brings the user's answer: the command has gone on meanwhile.
+CommandReport resume(const mcp::Resumed& resumed, Services& services, mcp::CallContext& context) {
+  const auto exec = services.asking->take(resumed.state);
+  exec->decide(resumed.decision, services);
+  const sandbox::ExecResult result = exec->serve(context, services, resumed.state);
+  CommandReport report = report_of(result, exec->target());
+  if (result.end == sandbox::End::running)
+    report.notes.push_back(
+        fmt::format("It goes on in the background: see sandbox_process with process_id {}.",
+                    report.process_id.value_or(0)));
+  return report;
+}
+
 CommandReport run(const SandboxExecArgs& args, Services& services, mcp::CallContext& context) {
+  if (context.resumed()) return resume(*context.resumed(), services, context);
   if (args.command.empty() == args.argv.empty())
     throw Error(Errc::invalid_argument, args.command.empty() ? "neither 'command' nor 'argv' is given"
                                                              : "both 'command' and 'argv' are given")
@@ -67,7 +104,7 @@ CommandReport run(const SandboxExecArgs& args, Services& services, mcp::CallCont
   spec.stop = context.stop();
   if (context.has_progress())
     spec.on_progress = [&](const std::string& line) { context.progress(line.empty() ? "running" : line); };
-  const sandbox::ExecResult result = target.sandbox->exec(spec);
+  const sandbox::ExecResult result = execute(args, target, std::move(spec), services, context);
   CommandReport report = report_of(result, target);
   if (result.end == sandbox::End::running) note_running(args, timeout_s, report);
   return report;

@@ -9,6 +9,7 @@
 #include "mcp/server.h"
 #include "rpc/claim_stdio.h"
 #include "sandbox/manager.h"
+#include "tools/asking_exec.h"
 #include "tools/resources.h"
 #include "tools/services.h"
 
@@ -76,7 +77,8 @@ int serve_mcp(const Options& options) {
   sandbox::Manager manager(settings.config, true);
   sandbox::Attachments attachments(manager);
   manager.answer_control(control_handler(manager, attachments));
-  tools::Services services{.manager = manager, .merge_output = !structured};
+  tools::AskingExecs asking;
+  tools::Services services{.manager = manager, .merge_output = !structured, .asking = &asking};
   mcp::ToolRegistry registry(structured ? mcp::Results::structured : mcp::Results::text);
   tools::register_all(registry, services);
   registry.select(settings.config.toolsets);

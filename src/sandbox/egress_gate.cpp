@@ -6,6 +6,11 @@
 
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
+#include <asio/post.hpp>
+#include <asio/redirect_error.hpp>
+#include <asio/steady_timer.hpp>
+#include <asio/this_coro.hpp>
+#include <asio/use_awaitable.hpp>
 #include <nlohmann/json.hpp>
 
 #include "net/egress_proxy.h"
@@ -48,6 +53,31 @@ std::string audit_line(const std::string& sandbox_id, const net::EgressEvent& ev
   return line.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
 }
 
+/// What somebody answers on another thread.
+struct PendingAnswer {
+  explicit PendingAnswer(const asio::any_io_executor& executor)
+      : came(executor, asio::steady_timer::time_point::max()) {}
+  bool allowed = false, here = false;
+  asio::steady_timer came;
+};
+
+asio::awaitable<bool> ask(std::weak_ptr<Sandbox> weak, net::Refusal refusal) {
+  const auto executor = co_await asio::this_coro::executor;
+  const auto answer = std::make_shared<PendingAnswer>(executor);
+  const auto take = [answer, executor](bool allowed) {
+    asio::post(executor, [answer, allowed] {
+      answer->allowed = allowed;
+      answer->here = true;
+      answer->came.cancel();
+    });
+  };
+  const auto sandbox = weak.lock();
+  if (!sandbox || !sandbox->ask(refusal, take)) co_return false;
+  asio::error_code cancelled;
+  if (!answer->here) co_await answer->came.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
+  co_return answer->allowed;
+}
+
 }  // namespace
 
 std::map<std::string, std::string> egress_environment() {
@@ -87,6 +117,7 @@ net::EgressHooks EgressGate::hooks_for(const std::shared_ptr<Sandbox>& sandbox) 
   hooks.resolve = [this, owner](std::string name) {
     return resolver_.resolve(std::move(name), owner, kResolveTimeout);
   };
+  hooks.ask = [weak = std::weak_ptr(sandbox)](net::Refusal refusal) { return ask(weak, std::move(refusal)); };
   hooks.audit = [this, id = sandbox->id()](const net::EgressEvent& event) {
     audit_.write(audit_line(id, event));
   };

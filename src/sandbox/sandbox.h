@@ -140,6 +140,12 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   /// What it may reach and was refused; nullptr when it has no filtered network.
   std::shared_ptr<net::Egress> egress() const;
   void set_egress(std::shared_ptr<net::Egress> egress);
+  /// Asks whoever uses it now whether a connection may pass for which a rule is missing; called on the I/O
+  /// thread, must not block, and calls `answer` once, on any thread, unless it returns false: nobody is
+  /// asked.
+  using Asker = std::function<bool(const net::Refusal&, std::function<void(bool allowed)> answer)>;
+  void set_asker(Asker asker);
+  bool ask(const net::Refusal& refusal, std::function<void(bool allowed)> answer);
   /// While it has open ports it is not paused on its own.
   void count_open_ports(int change) noexcept { open_ports_ += change; }
   asio::any_io_executor executor() { return pidfd_watch_.get_executor(); }
@@ -255,6 +261,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Sessions sessions_;
   std::map<uint16_t, std::unique_ptr<Listener>> listeners_;
   std::shared_ptr<net::Egress> egress_;
+  Asker asker_;
 };
 
 template <class Fn>

@@ -65,4 +65,18 @@ void Sandbox::set_egress(std::shared_ptr<net::Egress> egress) {
   egress_.swap(egress);
 }
 
+void Sandbox::set_asker(Asker asker) {
+  const std::lock_guard lock(mutex_);
+  asker_.swap(asker);
+}
+
+bool Sandbox::ask(const net::Refusal& refusal, std::function<void(bool allowed)> answer) {
+  Asker asker;
+  {
+    const std::lock_guard lock(mutex_);
+    asker = asker_;
+  }
+  return asker && asker(refusal, std::move(answer));
+}
+
 }  // namespace hutch::sandbox
