@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "net/upstream_proxy.h"
 #include "sandbox/status.h"
 #include "schema/json_writer.h"
 #include "schema/text.h"
@@ -126,6 +127,7 @@ ordered_json shown_config(const config::LoadedConfig& settings) {
   config::Config config = settings.config;
   for (auto& [_, profile] : config.profiles)
     for (auto& [name, value] : profile.env) value = "(left out)";
+  config.egress.upstream_proxy = net::without_credentials(config.egress.upstream_proxy);
   ordered_json out;
   out["file"] = settings.file;
   out["settings"] = schema::to_json(config);

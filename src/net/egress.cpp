@@ -16,7 +16,7 @@ constexpr size_t kMaxRefusals = 256;
 constexpr std::chrono::milliseconds kBurst{200};
 
 bool same_kind(const Refusal& a, const Refusal& b) {
-  return a.host == b.host && a.port == b.port && a.reason == b.reason;
+  return a.host == b.host && a.port == b.port && a.why == b.why;
 }
 
 }  // namespace

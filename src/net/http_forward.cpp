@@ -77,9 +77,9 @@ asio::awaitable<Forwarded> forward(ReadAhead& client, RequestHead request, ReadA
     co_await client.write("HTTP/1.1 100 Continue\r\n\r\n");
   const bool sent = co_await send_body(client, upstream, body);
   ResponseHead answer = co_await read_answer(client, upstream, request.minor == 1, state);
-  state.answered = true;
   if (answer.status == 101) {
     if (!websocket) throw Error(Errc::unavailable, "the server switches protocols unasked");
+    state.answered = true;
     co_await switch_protocols(client, upstream, std::move(answer));
     co_return Forwarded{};
   }
@@ -92,6 +92,7 @@ asio::awaitable<Forwarded> forward(ReadAhead& client, RequestHead request, ReadA
   answer.minor = 1;
   if (!after.client_stays) answer.fields.set("Connection", "close");
   if (after.client_stays && request.minor == 0) answer.fields.set("Connection", "keep-alive");
+  state.answered = true;
   co_await client.write(answer.to_string());
   co_await copy_body(upstream, client, framing);
   // What nobody asked for would be taken for the next answer.

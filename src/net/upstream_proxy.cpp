@@ -73,6 +73,13 @@ bool is_below(std::string_view name, std::string_view suffix) {
 
 }  // namespace
 
+std::string without_credentials(std::string url) {
+  const size_t scheme = url.find("://"), at = url.rfind('@');
+  if (at == url.npos) return url;
+  const size_t begin = scheme == url.npos ? 0 : scheme + 3;
+  return at < begin ? url : url.replace(begin, at - begin, "***");
+}
+
 std::shared_ptr<const UpstreamProxy> UpstreamProxy::from(
     const std::string& setting, const std::map<std::string, std::string>& environment) {
   const bool automatic = setting == "auto";

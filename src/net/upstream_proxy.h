@@ -33,4 +33,7 @@ class UpstreamProxy {
   std::vector<std::string> bypassed_;  // suffixes of names, addresses, networks; "*": all
 };
 
+/// The URL as it may be shown.
+std::string without_credentials(std::string url);
+
 }  // namespace hutch::net
