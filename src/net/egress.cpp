@@ -46,6 +46,13 @@ std::string refusal_text(const Refusal& refusal) {
   return out;
 }
 
+EgressLimits limits_of(const config::Egress& settings) {
+  return {.connect_timeout = std::chrono::seconds(settings.connect_timeout_s),
+          .max_connections = static_cast<size_t>(settings.max_connections),
+          .bytes_per_second = static_cast<uint64_t>(settings.bandwidth.value),
+          .max_bytes = static_cast<uint64_t>(settings.max_bytes.value)};
+}
+
 Egress::Egress(RuleSet rules, EgressLimits limits, EgressHooks hooks,
                std::shared_ptr<const UpstreamProxy> upstream_proxy)
     : limits_(limits),

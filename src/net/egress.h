@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "config/config.h"
 #include "net/duplex.h"
 #include "net/http_head.h"
 #include "net/rule.h"
@@ -85,6 +86,8 @@ struct EgressLimits {
   uint64_t bytes_per_second = 0;  // both directions together; 0: no limit
   uint64_t max_bytes = 0;
 };
+
+EgressLimits limits_of(const config::Egress& settings);
 
 class UpstreamProxy;
 

@@ -104,31 +104,29 @@ class HttpClient {
 
  private:
   asio::awaitable<bool> one_request() {
-    std::optional<std::string> text;
-    {
-      const CloseAfter deadline(client_, kHeadWithin);
-      text = co_await read_head(client_);
-    }
-    if (!text) co_return false;
-    RequestHead request = parse(*text);
-    if (request.method == "CONNECT") {
-      co_await connect(request);
+    auto request = co_await next_request();
+    if (!request) co_return false;
+    if (request->method == "CONNECT") {
+      co_await connect(*request);
       co_return false;
     }
-    co_return co_await plain(std::move(request));
+    co_return co_await plain(std::move(*request));
+  }
+
+  asio::awaitable<std::optional<RequestHead>> next_request() {
+    const CloseAfter deadline(client_, kHeadWithin);
+    try {
+      const auto text = co_await read_head(client_);
+      if (!text) co_return std::nullopt;
+      co_return parse_request_head(*text);
+    } catch (const BadHttp& error) {
+      throw malformed(error.what());
+    }
   }
 
   Refused malformed(std::string why, std::string_view target = {}) {
     return egress_->refuse("http",
                            {.host = printable(target), .reason = Reason::malformed, .why = std::move(why)});
-  }
-
-  RequestHead parse(std::string_view text) {
-    try {
-      return parse_request_head(text);
-    } catch (const BadHttp& error) {
-      throw malformed(error.what());
-    }
   }
 
   /// Host, where there is one, must say the same as the target: somebody behind us may go by it.
@@ -255,7 +253,8 @@ asio::awaitable<void> serve_socks(ReadAhead& client, std::shared_ptr<Egress> egr
   co_await say_goodbye(client);
 }
 
-asio::awaitable<void> serve_one(Duplex& stream, std::shared_ptr<Egress> egress) {
+/// The caller keeps `egress`: the place in it must not outlive it.
+asio::awaitable<void> serve_one(Duplex& stream, const std::shared_ptr<Egress>& egress) {
   ReadAhead client(stream);
   const Egress::Place place(*egress);
   if (!place) {
@@ -272,8 +271,8 @@ asio::awaitable<void> serve_one(Duplex& stream, std::shared_ptr<Egress> egress) 
   }
   if (first.empty()) co_return;
   client.unread(first);
-  if (first[0] == 5) co_return co_await serve_socks(client, std::move(egress));
-  HttpClient http(client, std::move(egress));
+  if (first[0] == 5) co_return co_await serve_socks(client, egress);
+  HttpClient http(client, egress);
   co_await http.run();
 }
 
@@ -281,7 +280,7 @@ asio::awaitable<void> serve_one(Duplex& stream, std::shared_ptr<Egress> egress) 
 
 asio::awaitable<void> serve_egress(std::shared_ptr<Duplex> client, std::shared_ptr<Egress> egress) {
   try {
-    co_await serve_one(*client, std::move(egress));
+    co_await serve_one(*client, egress);
   } catch (const std::exception& error) {
     log::debug("egress: {}", error.what());
   }

@@ -144,6 +144,17 @@ const Presets& builtin_presets() {
   return presets;
 }
 
+void check_presets(const Presets& presets) {
+  for (const auto& [name, entries] : presets) {
+    if (name.empty() || name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-_") != name.npos)
+      throw Error(Errc::invalid_argument, fmt::format("'{}' is no name for a preset", printable(name)))
+          .hint("take a-z, 0-9, - and _ for the names below `egress.presets`");
+    during("reading egress.presets." + name, [&, &rules = entries] {
+      for (const std::string& rule : rules) (void)parse_rule(rule);
+    });
+  }
+}
+
 RuleSet::RuleSet(const std::vector<std::string>& texts, const Presets& presets) : texts_(texts) {
   std::string problems, hint;
   for (const std::string& text : texts) try {

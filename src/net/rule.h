@@ -42,6 +42,9 @@ using Presets = std::map<std::string, std::vector<std::string>>;
 /// Lists of hosts under a name: pypi, npm, github, debian, ...
 const Presets& builtin_presets();
 
+/// Throws Error(invalid_argument) when a name is none (a-z, 0-9, - and _) or an entry is no rule.
+void check_presets(const Presets& presets);
+
 /// The rules of one sandbox; never changed once made.
 class RuleSet {
  public:

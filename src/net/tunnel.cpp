@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <asio/experimental/awaitable_operators.hpp>
+#include <functional>
 
 #include "net/http_body.h"
 #include "net/http_forward.h"
@@ -26,8 +27,8 @@ Refused refuse_inside(Egress& egress, const Route& route, Reason reason, std::st
 
 /// Reads until `done` says so about all bytes so far, or the client has ended; they are still to be passed
 /// on.
-template <class Done>
-asio::awaitable<void> gather(Duplex& client, std::string& bytes, Done done) {
+using Done = std::function<bool(std::string_view)>;
+asio::awaitable<void> gather(Duplex& client, std::string& bytes, const Done& done) {
   const CloseAfter deadline(client, kBeginWithin);
   while (!done(bytes)) {
     const std::string_view more = co_await client.read();
@@ -52,9 +53,12 @@ Host inner_host(Egress& egress, const Route& route, std::string_view text, bool 
 asio::awaitable<void> tunnel_tls(ReadAhead& client, std::string bytes, Route& route, Egress& egress) {
   std::optional<ClientHello> hello;
   std::optional<std::string> wrong;
+  const Done is_whole = [&](std::string_view all) {
+    hello = parse_client_hello(all);
+    return hello.has_value();
+  };
   try {
-    co_await gather(client, bytes,
-                    [&](std::string_view all) { return (hello = parse_client_hello(all)).has_value(); });
+    co_await gather(client, bytes, is_whole);
   } catch (const Error& error) {
     wrong = error.what();
   }
@@ -144,7 +148,8 @@ asio::awaitable<void> run_tunnel(ReadAhead& client, Route& route, std::shared_pt
   if (!web && co_await server_begins(client, *route.ahead)) co_return co_await relay(client, *route.ahead);
   std::string bytes(co_await client.read());  // as late as it likes: idle connections are nobody's harm
   if (bytes.empty()) co_return;
-  co_await gather(client, bytes, [](std::string_view all) { return recognize(all) != Speech::undecided; });
+  const Done is_clear = [](std::string_view all) { return recognize(all) != Speech::undecided; };
+  co_await gather(client, bytes, is_clear);
   switch (recognize(bytes)) {
     case Speech::tls:
       co_return co_await tunnel_tls(client, std::move(bytes), route, *egress);
