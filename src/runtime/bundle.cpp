@@ -3,6 +3,8 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "runtime/trust_bundle.h"
+
 namespace hutch::runtime {
 
 namespace {
@@ -54,6 +56,11 @@ json mounts(const SandboxSpec& spec, const BundleOptions& options) {
   json agent = mount(kAgentPath, "bind", {"bind", "ro", "nosuid", "nodev"});
   agent["source"] = options.agent;
   list.push_back(std::move(agent));
+  if (!options.trust.empty()) {
+    json trust = mount(kTrustPath, "bind", {"bind", "ro", "nosuid", "nodev", "noexec"});
+    trust["source"] = options.trust;
+    list.push_back(std::move(trust));
+  }
   if (options.is_kernel) {  // gVisor covers an empty /tmp with a tmpfs unless it is told what is there
     json tmp = mount("/tmp", "bind", {"bind", "rw", "nosuid", "nodev"});
     tmp["source"] = options.root + "/tmp";

@@ -10,6 +10,7 @@ namespace hutch::runtime {
 /// mounted at `root` and whose agent binary is at `agent`, both as the runtime sees them.
 struct BundleOptions {
   std::string root, agent;
+  std::string trust;           // what is shown at kTrustPath; empty = nothing
   std::string cgroups_path;    // empty = the runtime leaves cgroups alone
   std::string user_namespace;  // to join; empty = the runtime is in it already
   bool is_kernel = false;      // see OciDialect

@@ -13,6 +13,7 @@
 #include "runtime/bundle.h"
 #include "runtime/embedded.h"
 #include "runtime/rootfs.h"
+#include "runtime/trust_bundle.h"
 
 namespace hutch::runtime {
 
@@ -265,7 +266,10 @@ StagePlan OciRuntime::plan(const SandboxSpec& spec, const std::string& program, 
   HostRootfs rootfs;
   if (spec.host_files) rootfs = prepare_host_rootfs(spec.data_folder, spec.host_paths);
   check_views(spec, rootfs);
-  const std::string agent = program_file(agent_program(), spec.data_folder + "/agent");
+  const std::string shown = spec.data_folder + "/agent";  // inside, at view-agent
+  const std::string agent = program_file(agent_program(), shown);
+  const std::string trust =
+      spec.trusted_certificate.empty() ? "" : base_name(trust_bundle(shown, spec.trusted_certificate));
   Layout at{.base = staging_folder(spec), .root = {}, .agent = {}};
   at.root = at.base + "/root";
   at.agent = at.base + "/view-agent/" + base_name(agent);
@@ -287,6 +291,7 @@ StagePlan OciRuntime::plan(const SandboxSpec& spec, const std::string& program, 
   plan.write_file(state + "/config.json",
                   bundle_config(spec, {.root = at.root,
                                        .agent = at.agent,
+                                       .trust = trust.empty() ? "" : at.base + "/view-agent/" + trust,
                                        .cgroups_path = own_group ? own_cgroup_path(spec, cgroups_) : "",
                                        .user_namespace = dialect().is_kernel ? "" : users,
                                        .is_kernel = dialect().is_kernel}));

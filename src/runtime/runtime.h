@@ -41,6 +41,8 @@ struct SandboxSpec {
   std::vector<std::string> host_paths;                     // further host paths to show
   std::vector<std::shared_ptr<const SealedLayer>> layers;  // the lowest first
   bool files_in_memory = false;                            // what it writes
+  std::string
+      trusted_certificate;  // PEM; its programs find it at kTrustPath with the host's; empty: nothing there
   Limits limits;
   Cgroup cgroup;                     // named, not yet made
   uint32_t first_id = 0;             // host id of the sandbox's root; 0 = this server cannot choose one

@@ -1,14 +1,19 @@
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/sys.h"
 #include "runtime/bundle.h"
 #include "runtime/embedded.h"
 #include "runtime/mountinfo.h"
 #include "runtime/stage.h"
 #include "runtime/stage_process.h"
+#include "runtime/trust_bundle.h"
 
 using namespace hutch;
 
@@ -25,6 +30,38 @@ TEST_SUITE("runtime") {
     CHECK(mounts[1].has_option("memory"));
     CHECK_FALSE(mounts[1].has_option("mem"));
     CHECK(mounts[2].target == "/mnt/with space\\");
+  }
+
+  TEST_CASE("the trust bundle holds the host's certificates and one more, and is made once for each") {
+    std::string folder = "/tmp/hutch-trust-XXXXXX";
+    REQUIRE(::mkdtemp(folder.data()) != nullptr);
+    const std::string first = runtime::trust_bundle(folder, "-----BEGIN CERTIFICATE-----\nfirst\n");
+    const std::string text = sys::read_file(first);
+    CHECK(text.ends_with("-----BEGIN CERTIFICATE-----\nfirst\n"));
+    const std::string host = "/etc/ssl/certs/ca-certificates.crt";
+    if (sys::exists(host)) CHECK((text.starts_with(sys::read_file(host))));
+    CHECK(runtime::trust_bundle(folder, "-----BEGIN CERTIFICATE-----\nfirst\n") == first);
+    struct stat st {};
+    REQUIRE(::stat(first.c_str(), &st) == 0);
+    CHECK((st.st_mode & 07777) == 0444);
+    // One that was left behind more than a day ago goes; the others may be on their way into a sandbox.
+    const timespec times[2] = {{1, 0}, {1, 0}};
+    REQUIRE(::utimensat(AT_FDCWD, first.c_str(), times, 0) == 0);
+    const std::string second = runtime::trust_bundle(folder, "second"),
+                      third = runtime::trust_bundle(folder, "third");
+    CHECK_FALSE(sys::exists(first));
+    CHECK(sys::exists(second));
+    CHECK(sys::exists(third));
+    sys::remove_tree(folder);
+  }
+
+  TEST_CASE("a bundle shows the trusted certificates only where there are some") {
+    runtime::SandboxSpec spec;
+    const auto without = runtime::bundle_config(spec, {.root = "/r", .agent = "/a"});
+    const auto with = runtime::bundle_config(spec, {.root = "/r", .agent = "/a", .trust = "/t"});
+    CHECK(without.find(runtime::kTrustPath) == std::string::npos);
+    CHECK(with.find(runtime::kTrustPath) != std::string::npos);
+    CHECK(with.find("\"source\":\"/t\"") != std::string::npos);
   }
 
   TEST_CASE("a stage plan reads back step by step as it was written") {
