@@ -39,7 +39,7 @@ struct FileActions {
 
 struct SpawnAttributes {
   posix_spawnattr_t value;
-  SpawnAttributes() {
+  explicit SpawnAttributes(bool own_group) {
     // Ignored signals and the mask survive exec: a child must not inherit our ignored SIGPIPE.
     posix_spawnattr_init(&value);
     sigset_t all, none;
@@ -47,7 +47,9 @@ struct SpawnAttributes {
     sigemptyset(&none);
     posix_spawnattr_setsigdefault(&value, &all);
     posix_spawnattr_setsigmask(&value, &none);
-    posix_spawnattr_setflags(&value, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
+    const int group = own_group ? POSIX_SPAWN_SETPGROUP : 0;  // of its own number, which is the default
+    posix_spawnattr_setflags(&value,
+                             static_cast<short>(POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | group));
   }
   ~SpawnAttributes() { posix_spawnattr_destroy(&value); }
   SpawnAttributes(const SpawnAttributes&) = delete;
@@ -119,10 +121,11 @@ Process Process::spawn(const SpawnOptions& options) {
     posix_spawn_file_actions_adddup2(&actions.value, moved.back().get(), theirs);
   }
 
-  const SpawnAttributes attributes;
+  const SpawnAttributes attributes(options.own_group);
   const auto argv = pointers(options.argv);
   const auto env = pointers(options.env);
   Process process;
+  process.own_group_ = options.own_group;
   int err = 0;
   process.pid_ = Owned::instance().add([&]() -> pid_t {
     pid_t pid = 0;
@@ -138,6 +141,7 @@ Process Process::spawn(const SpawnOptions& options) {
 
 Process& Process::operator=(Process&& other) noexcept {
   std::swap(pid_, other.pid_);
+  std::swap(own_group_, other.own_group_);
   std::swap(pidfd_, other.pidfd_);
   return *this;
 }
@@ -168,7 +172,9 @@ void Process::detach() noexcept {
 }
 
 void Process::kill(int signal) noexcept {
-  if (pid_ != 0) pidfd_signal(pidfd_.get(), signal);
+  if (pid_ == 0) return;
+  if (own_group_) ::kill(-pid_, signal);  // nobody else's: the number is taken until we have reaped it
+  pidfd_signal(pidfd_.get(), signal);
 }
 
 UniqueFd pidfd_open(pid_t pid) {

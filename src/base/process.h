@@ -19,6 +19,7 @@ struct SpawnOptions {
   std::vector<std::string> env;          // exactly this; nothing is inherited
   std::array<int, 3> stdio{-1, -1, -1};  // -1 = /dev/null
   std::vector<std::pair<int, int>> fds;  // ours -> the child's number, beyond stdio
+  bool own_group = false;                // what it starts is killed with it, unless that leaves the group
 };
 
 /// How a process ended.
@@ -37,7 +38,8 @@ class Process {
   static Process spawn(const SpawnOptions& options);
 
   Process() noexcept = default;
-  Process(Process&& other) noexcept : pid_(std::exchange(other.pid_, 0)), pidfd_(std::move(other.pidfd_)) {}
+  Process(Process&& other) noexcept
+      : pid_(std::exchange(other.pid_, 0)), own_group_(other.own_group_), pidfd_(std::move(other.pidfd_)) {}
   Process& operator=(Process&& other) noexcept;
   ~Process();
 
@@ -50,6 +52,7 @@ class Process {
 
  private:
   pid_t pid_ = 0;  // 0 = none, or reaped
+  bool own_group_ = false;
   UniqueFd pidfd_;
 };
 

@@ -284,6 +284,35 @@ struct VolumeUse {
   }
 };
 
+/// Something that code in a sandbox may use and never sees: inside there is only a placeholder for it.
+struct Secret {
+  std::string env, file;
+  std::vector<std::string> command, hosts;
+  std::string form = "bearer", header, parameter;
+  bool in_body = false;
+
+  template <class V>
+  void describe(V& v) {
+    v.optional("env", env, "Variable of the server's environment that holds it.");
+    v.optional("file", file, "File that holds it; `~/` is the home folder.");
+    v.optional("command", command,
+               "Program and arguments that print it, within ten seconds; run when it is first needed.");
+    v.required(
+        "hosts", hosts,
+        "Where it may go, over TLS alone: `api.example.org`, `*.example.org`, each with `:PORT` unless "
+        "that is 443.",
+        {.min = 1});
+    v.optional("form", form,
+               "Where its placeholder is replaced: `bearer`, in the header Authorization; `basic`, the same "
+               "with a name and a password; `header`, in the one that `header` names; `query`, in "
+               "`parameter` of the URL.",
+               {.one_of = {"bearer", "basic", "header", "query"}});
+    v.optional("header", header, "For the form `header`: its name, such as X-Api-Key.");
+    v.optional("parameter", parameter, "For the form `query`: its name.");
+    v.optional("in_body", in_body, "Also in bodies of requests, up to 1 MiB.");
+  }
+};
+
 /// A named kind of sandbox. What is left out is taken from `sandbox`.
 struct Profile {
   std::string description;
@@ -301,6 +330,7 @@ struct Profile {
   std::string storage = "disk";
   std::string network = "filtered";
   std::vector<std::string> allow;
+  std::vector<std::string> secrets;
   std::optional<int64_t> ttl_s, idle_timeout_s, pause_after_s;
 
   template <class V>
@@ -339,6 +369,7 @@ struct Profile {
     v.optional("allow", allow,
                "With `filtered`: hosts, such as `pypi.org`, `*.github.com`, `host:port` or 10.1.0.0/16. With "
                "`full`: private addresses and networks, such as 10.1.0.0/16.");
+    v.optional("secrets", secrets, "Secrets that its commands may use, by their names in `secrets`.");
     v.optional("ttl_s", ttl_s, "Seconds after which a sandbox ends; 0: never.", {.min = 0});
     v.optional("idle_timeout_s", idle_timeout_s, "Seconds without use after which it ends; 0: never.",
                {.min = 0});
@@ -363,6 +394,7 @@ struct Config {
   Ports ports;
   Egress egress;
   Oci oci;
+  std::map<std::string, Secret> secrets;
   std::map<std::string, Profile> profiles = {{"default", {}}};
 
   template <class V>
@@ -391,6 +423,9 @@ struct Config {
     v.optional("ports", ports, "Ways from the host's loopback into sandboxes.");
     v.optional("egress", egress, "What filtered sandboxes reach of the outside, and how.");
     v.optional("oci", oci, "OCI runtimes.");
+    v.optional("secrets", secrets,
+               "Secrets by name. A sandbox whose profile lists one has a variable of that name, with a "
+               "placeholder that is replaced on the way to the secret's hosts.");
     v.optional("profiles", profiles, "Named kinds of sandboxes. `default` always exists.");
   }
 };

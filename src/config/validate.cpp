@@ -15,6 +15,9 @@ namespace {
 
 constexpr std::array<std::string_view, 4> kOciRuntimes = {"auto", "crun", "runc", "runsc"};
 
+constexpr std::string_view kNameChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_";
+constexpr std::string_view kHostChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.";
+
 class Validator {
  public:
   explicit Validator(const LoadedConfig& loaded) : loaded_(loaded) {}
@@ -55,10 +58,55 @@ class Validator {
       absolute(fmt::format("{}.host_paths[{}]", path, i), profile.host_paths[i]);
     for (size_t i = 0; i < profile.volumes.size(); ++i)
       absolute(fmt::format("{}.volumes[{}].target", path, i), profile.volumes[i].target);
+    for (size_t i = 0; i < profile.secrets.size(); ++i)
+      if (loaded_.config.secrets.count(profile.secrets[i]) == 0)
+        fail(fmt::format("{}.secrets[{}]", path, i),
+             fmt::format("names no secret: '{}'; they are in `secrets`", profile.secrets[i]));
     for (const auto& [key, value] : profile.env)
       if (key.empty() || key.find('=') != key.npos || key.find('\0') != key.npos ||
           value.find('\0') != value.npos)
         fail(fmt::format("{}.env.{}", path, key), "is no environment variable");
+  }
+
+  /// Also an environment variable inside.
+  void secret_name(const std::string& path, const std::string& name) {
+    const bool known = name.find_first_not_of(kNameChars) == name.npos;
+    if (name.empty() || name.size() > 64 || !known || (name[0] >= '0' && name[0] <= '9'))
+      fail(path, "is no name for a secret: at most 64 letters, digits and _, no digit first");
+  }
+
+  void secret(const std::string& name, const Secret& secret) {
+    const std::string path = "secrets." + name;
+    secret_name(path, name);
+    if ((secret.env.empty() ? 0 : 1) + (secret.file.empty() ? 0 : 1) + (secret.command.empty() ? 0 : 1) != 1)
+      fail(path, "needs one of env, file and command");
+    if (!secret.file.empty()) absolute(path + ".file", secret.file);
+    for (size_t i = 0; i < secret.hosts.size(); ++i)
+      secret_host(fmt::format("{}.hosts[{}]", path, i), secret.hosts[i]);
+    if ((secret.form == "header") == secret.header.empty())
+      fail(path + ".header", "belongs to the form 'header' and to no other");
+    if ((secret.form == "query") == secret.parameter.empty())
+      fail(path + ".parameter", "belongs to the form 'query' and to no other");
+    if ((secret.header + secret.parameter).find_first_not_of(kHostChars) != std::string::npos)
+      fail(path, "has a header or parameter with more than letters, digits, '-', '_' and '.'");
+  }
+
+  /// A name: an address is no proof of who is there.
+  void secret_host(const std::string& path, const std::string& value) {
+    std::string_view name = value;
+    if (name.starts_with("*.")) name.remove_prefix(2);
+    const size_t colon = name.find(':');
+    const std::string_view port = colon == name.npos ? "443" : name.substr(colon + 1);
+    name = name.substr(0, colon);
+    const std::string_view last = name.substr(name.find_last_of('.') + 1);
+    const bool is_name = name.find_first_not_of(kHostChars) == name.npos && name.find("..") == name.npos &&
+                         !name.starts_with('.') && name.size() <= 253 &&
+                         last.find_first_not_of("0123456789") != last.npos;
+    const bool is_port = !port.empty() && port.size() <= 5 && port[0] != '0' &&
+                         port.find_first_not_of("0123456789") == port.npos &&
+                         std::stoi(std::string(port)) < 65'536;
+    if (!is_name || !is_port)
+      fail(path, fmt::format("must be a host's name, *.name or either with :PORT, got '{}'", value));
   }
 
   /// Whether there is such a one is for the sandbox to say.
@@ -115,6 +163,8 @@ void expand_home(Config& config, const std::string& user_home) {
     if (path.starts_with("~/")) path.replace(0, 1, user_home);
   };
   expand(config.home);
+  expand(config.egress.ca_file);
+  for (auto& [name, secret] : config.secrets) expand(secret.file);
   for (auto& [name, profile] : config.profiles)
     for (std::string& path : profile.host_paths) expand(path);
 }
@@ -129,6 +179,8 @@ void validate(const LoadedConfig& loaded) {
                fmt::format("must be at most limits.logs_max ({})", to_string(config.limits.logs_max)));
   if (config.pool.max < config.pool.min && config.pool.max != 0)
     check.fail("pool.max", fmt::format("must be at least pool.min ({}), or 0 for no pool", config.pool.min));
+  if (!config.egress.ca_file.empty()) check.absolute("egress.ca_file", config.egress.ca_file);
+  for (const auto& [name, secret] : config.secrets) check.secret(name, secret);
   for (const auto& [name, profile] : config.profiles) check.profile(name, profile);
   check.pressure(config.pressure);
   check.default_profile();

@@ -80,13 +80,13 @@ void ChunkReader::begin_chunk(std::string& out) {
   overhead_ = 0;
   digits_ = 0;
   state_ = left_ == 0 ? State::trailer : State::data;
-  if (left_ != 0) out += fmt::format("{:x}\r\n", left_);
+  if (framed_ && left_ != 0) out += fmt::format("{:x}\r\n", left_);
 }
 
 void ChunkReader::end_trailer_line(std::string& out) {
   state_ = State::trailer;
   if (line_.empty()) {
-    out += "0\r\n\r\n";
+    if (framed_) out += "0\r\n\r\n";
     state_ = State::done;
     return;
   }
@@ -126,7 +126,7 @@ void ChunkReader::take_byte(char c, std::string& out) {
       return;
     case State::data_lf:
       expect('\n', "ends with a bare CR");
-      out += "\r\n";
+      if (framed_) out += "\r\n";
       state_ = State::size;
       return;
     case State::trailer:

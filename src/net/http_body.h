@@ -17,6 +17,8 @@ asio::awaitable<std::optional<std::string>> read_head(ReadAhead& from);
 /// said. Extensions of chunks and trailers are checked and left out.
 class ChunkReader {
  public:
+  enum class Out { chunks, data };
+  explicit ChunkReader(Out out = Out::chunks) : framed_(out == Out::chunks) {}
   /// Appends to `out` and returns how many bytes were taken; fewer than all when done(). Throws BadHttp.
   size_t take(std::string_view bytes, std::string& out);
   bool done() const { return state_ == State::done; }
@@ -27,6 +29,7 @@ class ChunkReader {
   void end_trailer_line(std::string& out);
   void take_byte(char c, std::string& out);
 
+  const bool framed_;
   State state_ = State::size;
   uint64_t left_ = 0;    // of the chunk
   size_t digits_ = 0;    // of its size

@@ -12,7 +12,7 @@ class ReadAhead final : public Duplex {
 
   /// `tail` is the end of what read() has returned last; it comes again.
   void unread(std::string_view tail) { tail_ = tail; }
-  bool has_unread() const { return !tail_.empty(); }
+  bool has_unread() const noexcept { return !tail_.empty(); }
 
   asio::awaitable<std::string_view> read() override {
     if (!tail_.empty()) co_return std::exchange(tail_, {});
