@@ -60,6 +60,12 @@ Check limits(const runtime::CgroupHost& cgroups) {
               : "systemd-run --user --scope --property=Delegate=yes hutch mcp"};
 }
 
+Check full_network() {
+  const std::string pasta = find_program("pasta");
+  if (pasta.empty()) return {"network full", false, "pasta is not installed: apt-get install passt", ""};
+  return {"network full", true, pasta, ""};
+}
+
 /// Folders of the user's PATH whose programs a sandbox would not have, and the line that shows them.
 Check programs(const config::Config& config) {
   const char* path = std::getenv("PATH");
@@ -121,6 +127,7 @@ int doctor(const Options& options) {
   std::vector<Check> checks{host()};
   for (auto& check : runtimes(cgroups)) checks.push_back(std::move(check));
   checks.push_back(limits(cgroups));
+  checks.push_back(full_network());
   checks.push_back({"data folder", true, settings.config.home, ""});
   checks.push_back(programs(settings.config));
   bool usable = true;

@@ -56,7 +56,7 @@ std::vector<IpRange> allowed_ranges(const std::vector<std::string>& allow) {
                     fmt::format("'{}' cannot be allowed: it lies in {}, which is never "
                                 "reached from a sandbox",
                                 text, special.range))
-            .hint("a server on this host is reached by the address of one of its network cards");
+            .hint("for a server on this host, put the address of one of its network cards into `allow`");
     out.push_back(*range);
   }
   return out;

@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "runtime/network_rules.h"
 #include "sandbox/egress_gate.h"
 #include "sandbox/names.h"
 #include "sandbox/volumes.h"
@@ -98,6 +99,19 @@ std::vector<std::string> allowed(const config::Profile& profile, const CreateReq
   return all;
 }
 
+/// Its pasta process is charged to it, whose buffers take 30 MB from the start.
+constexpr uint64_t kFullNetworkMemory = 64ull << 20;
+
+void check_full_network(const Description& about) {
+  (void)runtime::allowed_ranges(about.allow);
+  if (about.limits.memory_bytes < kFullNetworkMemory)
+    throw Error(
+        Errc::invalid_argument,
+        fmt::format("the network `full` takes a sandbox with {} of memory at least, and this one has {}",
+                    to_string(Bytes{kFullNetworkMemory}), to_string(Bytes{about.limits.memory_bytes})))
+        .hint("ask for more `memory`, or take another `network`");
+}
+
 }  // namespace
 
 void check_name(const std::string& name, const char* whose) {
@@ -167,6 +181,7 @@ Description describe_new(const config::Config& config, const CreateRequest& requ
       .volumes = wanted_volumes(profile.volumes, request.volumes)};
   if (!request.allow.empty()) check_may_allow(config);
   if (about.network == "filtered") about.env.merge(egress_environment());
+  if (about.network == "full") check_full_network(about);
   if (about.network == "none" && !request.allow.empty())
     throw Error(Errc::invalid_argument, "`allow` is for a sandbox with a network, and this one has none")
         .hint("add `network`: `filtered` or `full`");

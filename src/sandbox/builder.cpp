@@ -184,10 +184,10 @@ void Builder::attach_volumes(Entry& entry, const std::string& runtime, std::vect
                                          Clock::now() + kAttachTimeout);
 }
 
-void Builder::attach_network(Entry& entry, const std::string& runtime,
-                             const std::vector<std::string>& allow) {
-  choose_runtime(runtime).attach_network(entry.whole()->container(), entry.cgroup, allow, store_.home(),
-                                         Clock::now() + kAttachTimeout);
+void Builder::attach_network(Entry& entry, const Description& about) {
+  choose_runtime(about.runtime)
+      .attach_network(entry.whole()->container(), entry.cgroup, about.allow, store_.home(),
+                      Clock::now() + kAttachTimeout);
 }
 
 void Builder::build(Entry& entry, const Build& wanted, std::vector<AttachedVolume>* volumes) {
@@ -265,6 +265,8 @@ bool Builder::remove(Entry& entry, Clock::time_point deadline, const sys::Remove
     // A container that was only half made may have processes that nobody else knows of.
     if (!sandbox) entry.cgroup.kill_all();
     if (entry.cgroup.remove()) break;
+    // What works for its network ends with it, but a moment later.
+    if (gone && record.about.network == "full") entry.cgroup.kill_all();
     if (Clock::now() > deadline) {
       gone = false;
       break;

@@ -74,7 +74,7 @@ class Builder {
   /// Of one that has run nothing yet. Those that do not exist are made, and all are noted in its record.
   void attach_volumes(Entry& entry, const std::string& runtime, std::vector<AttachedVolume>& volumes);
   /// Of one that nobody has used: the host's network, but for what is not public and not in `allow`.
-  void attach_network(Entry& entry, const std::string& runtime, const std::vector<std::string>& allow);
+  void attach_network(Entry& entry, const Description& about);
   /// Waits for its end and removes all of it. False when something stays behind, which the next server
   /// removes.
   bool remove(Entry& entry, Clock::time_point deadline, const sys::RemoveBounds& bounds);

@@ -245,7 +245,7 @@ std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request, Descripti
         watch(entry);
       }
       if (attaches) builder_.attach_volumes(*entry, about.runtime, about.volumes);
-      if (about.network == "full") builder_.attach_network(*entry, about.runtime, about.allow);
+      if (about.network == "full") builder_.attach_network(*entry, about);
       auto sandbox = claim(*entry, request, about, start, is_default);
       log::info("{} made in {} us{}", entry->id, sandbox->about().create_time.count(),
                 about.warm ? ", warm" : "");

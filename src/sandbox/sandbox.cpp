@@ -34,6 +34,15 @@ runtime::Enforcement isolation_of(const std::vector<AttachedVolume>& volumes) {
   return {true, "each has a disk of its own size; its owners are those of this sandbox"};
 }
 
+runtime::Enforcement isolation_of_network(const std::vector<std::string>& allow) {
+  std::string besides;
+  for (const auto& range : allow) besides += (besides.empty() ? ", but for " : ", ") + range;
+  return {true,
+          "every public address, by pasta; refused are private, link-local and metadata addresses and "
+          "those of this host" +
+              besides};
+}
+
 }  // namespace
 
 Sandbox::Activity::Activity(Sandbox& sandbox)
@@ -133,8 +142,7 @@ void Sandbox::claim(Description description, Clock::time_point asked_at) {
         true,
         "its loopback, and the hosts that `allow` names through hutch's proxy; there is no other way out"};
   if (description.network == "full")
-    description.isolation["network"] = {
-        true, "the host's by pasta, without what is not public and not in `allow`; not this host itself"};
+    description.isolation["network"] = isolation_of_network(description.allow);
   if (!description.volumes.empty()) description.isolation["volumes"] = isolation_of(description.volumes);
   if (description.ttl > 0s) {
     set_lifetime(description.ttl);
