@@ -393,6 +393,8 @@ class TestNetwork:
 
         def answer(s):
             data, peer = s.recvfrom(65536)
+            if peer is None:
+                raise OSError("shut down")
             s.sendto(data, peer)
         forever(answer, s)
         return s.getsockname()[1]
