@@ -313,6 +313,7 @@ for to in {(PUBLIC4, PUBLIC6, "169.254.169.254", "10.0.0.1", "192.0.2.3", networ
     def test_a_warm_sandbox_gets_it_too(self):
         def ready():
             return self.ok("sandbox_list_profiles")["profiles"][0]["warm"]["ready"]
+        self.create()  # the pool begins with the first one
         wait_for("a warm sandbox", ready)
         made = self.ok("sandbox_create", network="full")
         self.addCleanup(self.call, "sandbox_destroy", sandbox_id=made["sandbox_id"])
@@ -368,6 +369,8 @@ class ServersThatDie(NetworkCase):
     def test_when_the_sandbox_of_a_killed_server_ends_nothing_of_its_network_stays(self):
         box = self.killed(HUTCH_SANDBOX__ORPHAN_TTL_S=1)
         wait_for("the helpers are gone", lambda: not pasta_of(box))
+        with self.server(env=self.server_settings) as server:  # which removes the folders
+            call(server, "sandbox_list")
 
     def test_the_next_server_takes_it_up_with_its_network(self):
         box = self.killed()
