@@ -21,7 +21,7 @@ void change_places(const config::Secret& settings, RequestHead& head, const Chan
     head.target = change_in_query(head.target, settings.parameter, change);
     return;
   }
-  const std::string_view name = settings.form == "header" ? settings.header : "Authorization";
+  const std::string name = settings.form == "header" ? settings.header : "Authorization";
   HttpFields changed;
   for (const HttpField& field : head.fields.all()) {
     const bool basic = is_basic(field.value);
