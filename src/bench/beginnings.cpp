@@ -23,6 +23,11 @@ Plan few(Plan plan) {
   return plan;
 }
 
+double run_program(std::vector<std::string> argv) {
+  argv[0] = find_program(argv[0]);
+  return process_ms(argv, own_environment());
+}
+
 Operation creation(Made& made) {
   return {.run = [&made] { return made.create_one(); }, .finish = [&made] { made.destroy_all(); }};
 }
@@ -58,7 +63,7 @@ void import_image(const Context& context, const std::string& name) {
   sys::make_dirs(root + "/etc", 0755);
   for (int i = 0; i < 1000; ++i)
     sys::write_file(fmt::format("{}/usr/share/many/{}", root, i), std::string(4096, 'x'));
-  (void)process_ms({"tar", "-C", root, "-cf", tar, "."}, own_environment());
+  (void)run_program({"tar", "-C", root, "-cf", tar, "."});
   (void)process_ms({context.program, "image", "import", tar, "--name", name}, context.server().env);
 }
 
@@ -87,7 +92,7 @@ Json measure_template(const Context& context) {
   const std::string folder = context.home + "/copied";
   sys::make_dirs(folder, 0755);
   const auto by_shell = [&](const std::string& command) {
-    return process_ms({"sh", "-c", fmt::format("cd '{}' && {}", folder, command)}, own_environment());
+    return run_program({"sh", "-c", fmt::format("cd '{}' && {}", folder, command)});
   };
   (void)by_shell(make_files(kMiB));
   McpClient client(context.cold_server());
