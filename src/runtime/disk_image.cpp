@@ -8,6 +8,7 @@
 #include <linux/mount.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -119,18 +120,15 @@ void format(const std::string& path, uint64_t bytes, const Ext4& kind) {
                 fmt::format("mkfs.ext4 failed: {}", sys::read_all(said.read_end.get(), 64 << 10)));
 }
 
-/// The written parts alone.
+/// The written parts alone, within the kernel: half the processor time of reading and writing them.
 void copy_data(const UniqueFd& from, const UniqueFd& to, const std::string& path) {
-  std::vector<char> buffer(1 << 20);
   for (off_t at = 0, end = 0; (at = ::lseek(from.get(), at, SEEK_DATA)) >= 0; at = end) {
     end = ::lseek(from.get(), at, SEEK_HOLE);
+    if (::lseek(to.get(), at, SEEK_SET) != at) throw sys_error(errno, "seek", path);
     while (at < end) {
-      const size_t length = std::min<size_t>(buffer.size(), static_cast<size_t>(end - at));
-      const ssize_t n = ::pread(from.get(), buffer.data(), length, at);
-      if (n <= 0) throw sys_error(n == 0 ? EIO : errno, "read", path);
-      const ssize_t written = ::pwrite(to.get(), buffer.data(), static_cast<size_t>(n), at);
-      if (written <= 0) throw sys_error(errno, "write", path);
-      at += written;
+      const ssize_t n = ::sendfile(to.get(), from.get(), &at, static_cast<size_t>(end - at));
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) throw sys_error(n == 0 ? EIO : errno, "copy", path);
     }
   }
 }

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <future>
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
@@ -138,11 +139,13 @@ LayerStore::Finished LayerStore::finish(LayerDraft draft, uint32_t first_id, boo
                          .created_at = ::time(nullptr)};
   // Once it can be mounted to be read, whoever wrote it is gone, and its file has all.
   if (on_disk) (void)draft.device_->mount(true);
+  std::future<void> synced;  // while the digest is made
+  if (lasts) synced = std::async(std::launch::async, sync_path, on_disk ? disk : draft.folder(), !on_disk);
   if (lasts && on_disk) manifest.digest = digest_of_disk(disk);
   manifest.size_bytes = bytes_on_disk(draft.folder());
   sys::write_file(draft.folder() + "/manifest.json", nlohmann::json(manifest).dump());
   if (lasts) {
-    sync_path(on_disk ? disk : draft.folder(), !on_disk);
+    synced.get();
     sync_path(draft.folder() + "/manifest.json", false);
     sync_path(draft.folder(), false);
   }
