@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/sys.h"
 #include "runtime/layer.h"
+#include "runtime/shared_blocks.h"
 
 namespace hutch::sandbox {
 
@@ -33,19 +34,30 @@ uint64_t used_of_volume(const GuardedDisk& disk) noexcept {
   return 0;
 }
 
-DiskHooks host_hooks(const std::string& folder) {
+DiskSpace space_of(const std::string& folder) {
+  struct statvfs fs {};
+  if (::statvfs(folder.c_str(), &fs) != 0) throw sys_error(errno, "statvfs", folder);
+  // bavail: what root alone may use is no room for sandboxes.
+  return {fs.f_blocks * fs.f_frsize, fs.f_bavail * fs.f_frsize};
+}
+
+/// What a template or a fork has too is still to be written when the sandbox changes it. It cannot be more
+/// than is in use, so nobody counts it while that would not reach the reserve.
+uint64_t written_bytes(const std::string& image, const DiskSpace& space, const DiskSettings& settings) {
+  struct stat st {};
+  if (::stat(image.c_str(), &st) != 0) return 0;
+  const uint64_t written = static_cast<uint64_t>(st.st_blocks) * 512;
+  if (space.free > space.size - space.free + settings.reserve(space)) return written;
+  return written - std::min(written, runtime::shared_bytes(image));
+}
+
+DiskHooks host_hooks(const std::string& folder, const DiskSettings& settings) {
   const auto held = std::make_shared<std::map<std::string, UniqueFd>>();  // free blocks of volumes
-  return {.space =
-              [folder] {
-                struct statvfs fs {};
-                if (::statvfs(folder.c_str(), &fs) != 0) throw sys_error(errno, "statvfs", folder);
-                // bavail: what root alone may use is no room for sandboxes.
-                return DiskSpace{fs.f_blocks * fs.f_frsize, fs.f_bavail * fs.f_frsize};
+  return {.space = [folder] { return space_of(folder); },
+          .written =
+              [folder, settings](const GuardedDisk& disk) {
+                return written_bytes(disk.image, space_of(folder), settings);
               },
-          .written = [](const GuardedDisk& disk) -> uint64_t {
-            struct stat st {};
-            return ::stat(disk.image.c_str(), &st) == 0 ? static_cast<uint64_t>(st.st_blocks) * 512 : 0;
-          },
           .used =
               [](const GuardedDisk& disk) {
                 return disk.is_volume ? used_of_volume(disk) : runtime::used_bytes(disk.agent, disk.disk);
@@ -74,8 +86,8 @@ uint64_t DiskSettings::reserve(const DiskSpace& space) const noexcept {
 }
 
 DiskGuard::DiskGuard(std::string data_folder, const config::Limits& limits)
-    : DiskGuard({.reserve_bytes = limits.disk_reserve.value, .reserve_percent = limits.disk_reserve_percent},
-                host_hooks(data_folder)) {}
+    : settings_{.reserve_bytes = limits.disk_reserve.value, .reserve_percent = limits.disk_reserve_percent},
+      hooks_(host_hooks(data_folder, settings_)) {}
 
 /// Opened again an eighth above, so that it does not flap.
 bool DiskGuard::wants_closed(const DiskSpace& space, bool is_closed) const noexcept {

@@ -8,6 +8,7 @@ import leaks
 from sandbox_case import SLOW
 
 MIB = 1 << 20
+PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
 
 
 def loops_of(home):
@@ -18,7 +19,7 @@ def no_loop_devices():
     """Why this host has none for us, or nothing."""
     if os.geteuid() != 0:
         return "loop devices are for root"
-    if not shutil.which("mkfs.ext4", path=os.environ["PATH"] + ":/usr/sbin:/sbin"):
+    if not shutil.which("mkfs.ext4", path=PATH):
         return "no mkfs.ext4"
     with tempfile.NamedTemporaryFile() as image:
         image.truncate(MIB)
@@ -28,14 +29,31 @@ def no_loop_devices():
         subprocess.run(["losetup", "--detach", done.stdout.strip()], check=True)
 
 
-def mount_small_disk(cls, folder):
-    """A disk of 700 MiB of the class's own in that place."""
+# How a disk is formatted whose blocks files can share, or which keeps nothing for itself.
+FORMAT = {"ext4": ("mkfs.ext4", "-q", "-F", "-O", "^has_journal"), "xfs": ("mkfs.xfs", "-q", "-m", "reflink=1"),
+          "btrfs": ("mkfs.btrfs", "-q")}
+
+
+def no_file_system(kind):
+    """Why this host has none of that kind, or nothing."""
+    if why := no_loop_devices():
+        return why
+    if not shutil.which(FORMAT[kind][0], path=PATH):
+        return f"no {FORMAT[kind][0]}"
+    if shutil.which("modprobe", path=PATH):  # it may be a module that nobody has loaded yet
+        subprocess.run(["modprobe", "-q", kind], env={"PATH": PATH})
+    with open("/proc/filesystems") as file:
+        if kind not in file.read().split():
+            return f"the kernel has no {kind}"
+
+
+def mount_disk(cls, folder, kind, mib):
+    """A disk of the class's own in that place."""
     image = tempfile.NamedTemporaryFile(prefix="hutch-test-", suffix=".img")
     cls.addClassCleanup(image.close)
-    image.truncate(700 * MIB)
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", image.name], check=True,
-                   env={"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"})
-    subprocess.run(["mount", "-o", "loop", image.name, folder], check=True)
+    image.truncate(mib * MIB)
+    subprocess.run([*FORMAT[kind], image.name], check=True, env={"PATH": PATH})
+    subprocess.run(["mount", "-o", "loop", "-t", kind, image.name, folder], check=True)
     cls.addClassCleanup(subprocess.run, ["umount", folder], check=True)
 
 
