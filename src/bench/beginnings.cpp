@@ -115,7 +115,8 @@ Json measure_template(const Context& context) {
 
 Json measure_fork(const Context& context, size_t count) {
   const size_t mib = context.plan.spaced_n < Plan{}.spaced_n ? 200 : 1024;
-  McpClient client(context.cold_server());
+  // Nine disks that are promised, whatever the host's has.
+  McpClient client(context.server({"POOL__MAX=0", "LIMITS__DISK_OVERCOMMIT=20"}));
   const std::string parent =
       sandbox_id_of(client.call(create_request({{"memory", "64m"}, {"name", "parent"}})));
   (void)client.call(
