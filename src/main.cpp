@@ -112,10 +112,12 @@ std::vector<Verb> verbs_of_the_host() {
        {"size=", "config=", "json"},
        cli::volume},
       {"template",
-       "ls|rm NAME...|export NAME FILE|import FILE [--name NAME] [--overwrite] [--config FILE] [--json]",
-       "list and remove saved states of sandboxes, or carry one to another machine as a file; FILE - is a "
-       "pipe",
-       {"name=", "overwrite", "config=", "json"},
+       "ls [--all] | rm NAME... | export NAME FILE | import FILE [--name NAME] [--overwrite] | "
+       "build --name NAME [-f DOCKERFILE] [--overwrite] DIR  [--config FILE] [--json]",
+       "list and remove saved states of sandboxes, carry one to another machine as a file (FILE - is a "
+       "pipe), "
+       "or make one from a Dockerfile; ls --all: also what setup commands of profiles have made",
+       {"all", "name=", "f=", "file=", "overwrite", "config=", "json"},
        cli::templates},
       {"bench",
        "[--quick|--long] [--only NAME,...] [--peers FILE] [--json FILE]",

@@ -32,14 +32,19 @@ std::string news_of(const sandbox::Sandbox& sandbox, Services& services) {
 
 }  // namespace
 
-Target find_target(Services& services, const std::string& id_or_name) {
+sandbox::Progress progress_of(const mcp::CallContext& context) {
+  if (!context.has_progress()) return {};
+  return [&context](std::string_view line) { context.progress(line); };
+}
+
+Target find_target(Services& services, const std::string& id_or_name, const mcp::CallContext& context) {
   if (!id_or_name.empty()) {
     Target target{.sandbox = services.manager.find(id_or_name), .note = {}};
     target.note = news_of(*target.sandbox, services);
     target.refusals_before = refusal_cursor(*target.sandbox);
     return target;
   }
-  auto found = services.manager.default_sandbox();
+  auto found = services.manager.default_sandbox(progress_of(context), context.stop());
   Target target{.sandbox = std::move(found.sandbox), .note = {}};
   target.note = news_of(*target.sandbox, services);
   target.refusals_before = refusal_cursor(*target.sandbox);

@@ -19,8 +19,12 @@ struct Target {
   std::string note;
   uint64_t refusals_before = 0;  // of its network, see refusal_views()
 };
-/// `id_or_name` empty: the default sandbox. Throws not_found, which names the live ones.
-Target find_target(Services& services, const std::string& id_or_name);
+/// `id_or_name` empty: the default sandbox, which may have to be made: `context` hears of that and can give
+/// it up. Throws not_found, which names the live ones.
+Target find_target(Services& services, const std::string& id_or_name,
+                   const mcp::CallContext& context = mcp::CallContext());
+/// Tells the caller of what takes long; valid as long as `context` is.
+sandbox::Progress progress_of(const mcp::CallContext& context);
 
 /// "0.84 s", "3 ms", "2 min 5 s".
 std::string in_words(std::chrono::milliseconds duration);

@@ -95,8 +95,8 @@ void add_sandbox_create(mcp::ToolRegistry& registry, Services& services) {
         request.env = args.env;
         request.labels = args.labels;
         request.volumes = args.volumes;
-        request.progress = [&context](std::string_view message) { context.progress(message); };
         request.stop = context.stop();
+        request.progress = progress_of(context);
         request.allow = args.allow;
         return view_of(services.manager.create(request)->about(), "running");
       },

@@ -43,7 +43,7 @@ sandbox::FileInfo read_before(sandbox::Sandbox& sandbox, const std::string& path
 
 FileEdited run(const SandboxEditFileArgs& args, Services& services, mcp::CallContext& context) {
   check_arguments(args);
-  const Target target = find_target(services, args.sandbox_id);
+  const Target target = find_target(services, args.sandbox_id, context);
   sandbox::Sandbox& sandbox = *target.sandbox;
   const std::string path = sandbox.absolute(args.path);
   const uint64_t max_bytes = std::min(kEditMax, services.manager.config().limits.file_max.value);

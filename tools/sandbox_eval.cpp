@@ -134,7 +134,7 @@ SandboxEvalResult run(const SandboxEvalArgs& args, Services& services, mcp::Call
     throw Error(Errc::invalid_argument, "'restart' is given without 'session'");
   if (one_line(args.session) != args.session)
     throw Error(Errc::invalid_argument, "'session' holds control characters");
-  const Target target = find_target(services, args.sandbox_id);
+  const Target target = find_target(services, args.sandbox_id, context);
   sandbox::Sandbox& sandbox = *target.sandbox;
   const Language language = language_of(args, sandbox);
   if (!args.session.empty() && !language.interpreter)

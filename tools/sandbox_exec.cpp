@@ -82,7 +82,7 @@ CommandReport run(const SandboxExecArgs& args, Services& services, mcp::CallCont
                                                              : "both 'command' and 'argv' are given")
         .hint("`command` for a shell command line, or `argv` for a program and its arguments");
   const auto& defaults = services.manager.config().sandbox;
-  const Target target = find_target(services, args.sandbox_id);
+  const Target target = find_target(services, args.sandbox_id, context);
   const double timeout_s =
       args.timeout_s.value_or(args.background ? 0 : static_cast<double>(defaults.exec_timeout_s));
   sandbox::ExecSpec spec;

@@ -66,7 +66,7 @@ void add_hint(Error& error) {
 
 FileListing run(const SandboxListFilesArgs& args, Services& services, mcp::CallContext& context) {
   const Glob glob(args.glob);
-  const Target target = find_target(services, args.sandbox_id);
+  const Target target = find_target(services, args.sandbox_id, context);
   FileListing listing{.sandbox_id = target.sandbox->id(), .path = target.sandbox->absolute(args.path)};
   const auto limit = static_cast<size_t>(args.limit);
   const uint32_t depth = depth_of(args, glob);

@@ -213,7 +213,7 @@ std::shared_ptr<BackgroundProcess> find_process(const SandboxProcessArgs& args, 
 }
 
 SandboxProcessResult run(const SandboxProcessArgs& args, Services& services, mcp::CallContext& context) {
-  const Target target = find_target(services, args.sandbox_id);
+  const Target target = find_target(services, args.sandbox_id, context);
   sandbox::Sandbox& sandbox = *target.sandbox;
   SandboxProcessResult result{.sandbox_id = sandbox.id()};
   if (!target.note.empty()) result.notes.push_back(target.note);

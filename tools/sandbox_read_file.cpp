@@ -190,7 +190,7 @@ FileContent run(const SandboxReadFileArgs& args, Services& services, mcp::CallCo
   const LineRange range = range_of(args);
   const auto& config = services.manager.config();
   const auto limit = static_cast<size_t>(config.sandbox.read_limit);
-  const Target target = find_target(services, args.sandbox_id);
+  const Target target = find_target(services, args.sandbox_id, context);
   FileScan scan(LineWindow(range.first, range.last, limit), args.encoding == "auto");
   read_content(
       *target.sandbox, args.path, config.limits.file_max.value,

@@ -79,7 +79,7 @@ FileWritten run(const SandboxWriteFileArgs& args, Services& services, mcp::CallC
         fmt::format("'content' has {} bytes, more than the {} of limits.file_max", content.size(), max_bytes))
         .hint("several calls with `mode: append`, or a program in sandbox_exec");
 
-  const Target target = find_target(services, args.sandbox_id);
+  const Target target = find_target(services, args.sandbox_id, context);
   sandbox::Sandbox& sandbox = *target.sandbox;
   sandbox::WriteOptions options{.append = args.mode == "append", .create_new = args.mode == "create_new"};
   options.executable = args.executable;

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "sandbox/bases.h"
 #include "sandbox/store.h"
 #include "sandbox/volumes.h"
 
@@ -18,7 +19,9 @@ int gc(const Options& options) {
     return true;
   });
   sandbox::VolumeStore(home, config.volumes).remove_unfinished();
-  nlohmann::json report{{"removed", nlohmann::json::array()}, {"kept", nlohmann::json::array()}};
+  const uint64_t freed = sandbox::Bases(config).collect();
+  nlohmann::json report{
+      {"removed", nlohmann::json::array()}, {"kept", nlohmann::json::array()}, {"freed_bytes", freed}};
   for (const auto& leftover : removed) report["removed"].push_back(leftover.record.id);
   for (const auto& leftover : kept) report["kept"].push_back(leftover.record.id);
   if (options.json) {
@@ -29,7 +32,9 @@ int gc(const Options& options) {
   for (const auto& [record, folder, last_used] : kept)
     fmt::print("{}{} lives on: the next server takes it up (--all removes it)\n", record.id,
                record.about.name.empty() ? "" : fmt::format(" ({})", record.about.name));
-  if (removed.empty() && kept.empty()) fmt::print("no dead server has left anything below {}\n", home);
+  if (freed > 0) fmt::print("freed {} MiB of layers that nothing needs\n", freed >> 20);
+  if (removed.empty() && kept.empty() && freed == 0)
+    fmt::print("no dead server has left anything below {}\n", home);
   return 0;
 }
 

@@ -21,7 +21,8 @@ void set_value(Options& options, const std::string& name, const std::string& val
       {"config", &options.config_file}, {"results", &options.results}, {"toolsets", &options.toolsets},
       {"profile", &options.profile},    {"json", &options.json_file},  {"only", &options.only},
       {"peers", &options.peers_file},   {"server", &options.server},   {"workdir", &options.workdir},
-      {"size", &options.size},          {"name", &options.name},       {"file", &options.dockerfile}};
+      {"size", &options.size},          {"name", &options.name},       {"file", &options.dockerfile},
+      {"f", &options.dockerfile}};
   if (name == "env")
     options.env.push_back(value);
   else
@@ -85,7 +86,9 @@ Options parse_options(int argc, char** argv, const std::vector<std::string>& all
       const std::string name =
           word.substr(word.find_first_not_of('-'), equals == std::string::npos ? equals : equals - 2);
       const bool takes_value = contains(allowed, name + "=");
-      if (!word.starts_with("--") || name.size() < 2 || (!takes_value && !contains(allowed, name)))
+      // Letters without a value came above.
+      const bool well_formed = word.starts_with("--") ? name.size() > 1 : name.size() == 1 && takes_value;
+      if (!well_formed || (!takes_value && !contains(allowed, name)))
         throw Error(Errc::invalid_argument, fmt::format("unknown option {}", word))
             .hint(allowed.empty() ? "this command takes no options" : shown(allowed));
       if (!takes_value)
@@ -95,7 +98,7 @@ Options parse_options(int argc, char** argv, const std::vector<std::string>& all
       else if (i + 1 < words.size())
         set_value(options, name, words[++i]);
       else
-        throw Error(Errc::invalid_argument, fmt::format("--{} needs a value", name));
+        throw Error(Errc::invalid_argument, fmt::format("{} needs a value", word));
     } else if (options_first) {
       options.words.insert(options.words.end(), words.begin() + static_cast<long>(i), words.end());
       break;

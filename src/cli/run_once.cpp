@@ -72,7 +72,10 @@ int run_once(const Options& options) {
   auto& stop = *new StopOnSignal;
 
   sandbox::Manager manager(settings.config);
-  const auto sandbox = manager.create({.profile = options.profile.value_or("")});
+  const auto sandbox =
+      manager.create({.profile = options.profile.value_or(""),
+                      .progress = [](std::string_view line) { fmt::print(stderr, "{}\n", line); },
+                      .stop = stop.token()});
   sandbox::ExecSpec spec;
   spec.argv = options.words;
   spec.input_fd = STDIN_FILENO;

@@ -5,11 +5,14 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "base/sys.h"
 #include "cli/commands.h"
 #include "cli/print.h"
+#include "sandbox/admission.h"
 #include "sandbox/bases.h"
 #include "sandbox/template_archive.h"
 
@@ -52,10 +55,13 @@ json described(const Template& one) {
           {"hutch_version", one.hutch_version}};
 }
 
-int list_templates(Bases& bases, bool as_json) {
+/// `all`: also what setup commands have made.
+int list_templates(Bases& bases, bool all, bool as_json) {
+  std::vector<Template> found = bases.templates().list();
+  if (all) std::ranges::move(bases.setups().list(), std::back_inserter(found));
   json report = json::array();
   std::vector<std::vector<std::string>> rows{{"NAME", "MIB", "LAYERS", "CREATED", "PARENT"}};
-  for (const Template& one : bases.templates().list()) {
+  for (const Template& one : found) {
     report.push_back(described(one));
     rows.push_back({one.name, std::to_string(one.size_bytes >> 20), std::to_string(one.base.layers.size()),
                     fmt::format("{:%Y-%m-%d %H:%M}", fmt::localtime(one.created_at)),
@@ -70,6 +76,8 @@ int list_templates(Bases& bases, bool as_json) {
 
 int remove_templates(Bases& bases, const std::vector<std::string>& names, bool as_json) {
   for (const auto& name : names) {
+    const bool is_setup = !bases.templates().find_if_exists(name) && bases.setups().has(name);
+    if (is_setup) continue;  // whoever has it keeps its files, and the next one makes it anew
     const Template one = bases.templates().find(name);
     if (one.base.layers.empty()) continue;
     if (const auto users = bases.users_of(one.base.layers.back()); !users.empty())
@@ -77,7 +85,10 @@ int remove_templates(Bases& bases, const std::vector<std::string>& names, bool a
           .hint("hutch rm ends sandboxes, hutch template rm removes templates that build on it");
   }
   for (const auto& name : names) {
-    bases.templates().remove(name);
+    if (bases.templates().find_if_exists(name))
+      bases.templates().remove(name);
+    else
+      bases.setups().remove(name);
     if (!as_json) fmt::print("removed {}\n", name);
   }
   (void)bases.collect();
@@ -108,7 +119,7 @@ int export_one(Bases& bases, const std::vector<std::string>& words, bool as_json
   return 0;
 }
 
-int import_one(Bases& bases, const Options& options) {
+int import_one(Bases& bases, const config::Config& config, const Options& options) {
   (void)bases.collect();  // what an import that was killed has left takes room
   const std::string& path = options.words[1];
   const UniqueFd file = path == "-" ? UniqueFd() : sys::open(path, O_RDONLY);
@@ -117,7 +128,8 @@ int import_one(Bases& bases, const Options& options) {
     Progress progress("imported");
     done = during("importing " + path, [&] {
       return sandbox::import_template(bases.layers(), bases.templates(), file ? file.get() : STDIN_FILENO,
-                                      options.name.value_or(""), options.overwrite, std::ref(progress));
+                                      options.name.value_or(""), options.overwrite,
+                                      sandbox::DiskGuard(config.home, config.limits), std::ref(progress));
     });
   }
   if (options.overwrite) (void)bases.collect();
@@ -138,19 +150,50 @@ int import_one(Bases& bases, const Options& options) {
   return 0;
 }
 
+/// Its own layer is the image's files.
+int build_one(Bases& bases, const std::string& folder, const Options& options) {
+  if (!options.name)
+    throw Error(Errc::invalid_argument, "the template needs a name")
+        .hint("hutch template build --name NAME [-f DOCKERFILE] DIR");
+  sandbox::check_name(*options.name, "template");
+  bases.templates().check_free(*options.name, options.overwrite);
+  (void)bases.collect();  // what a build that was killed has left takes room
+  const auto progress = [](std::string_view line) { fmt::print(stderr, "{}\n", line); };
+  const auto built =
+      bases.images().build_loose(folder, options.dockerfile.value_or(folder + "/Dockerfile"), progress, {});
+  Template made{.name = *options.name,
+                .description = "",
+                .parent = "",
+                .base = built.image.base(),
+                .size_bytes = built.image.size_bytes,
+                .created_at = built.image.created_at,
+                .hutch_version = version()};
+  made.base.template_name = made.name;
+  bases.templates().add(made, options.overwrite);
+  if (options.overwrite) (void)bases.collect();
+  if (options.json)
+    fmt::print("{}\n", described(made).dump(2));
+  else
+    fmt::print("built {}, {} MiB\n", made.name, made.size_bytes >> 20);
+  return 0;
+}
+
 }  // namespace
 
 int templates(const Options& options) {
   const auto& words = options.words;
   const std::string verb = words.empty() ? "" : words[0];
   const std::vector<std::string> rest(words.begin() + (words.empty() ? 0 : 1), words.end());
-  Bases bases(load_settings(options).config.home);
+  const config::Config config = load_settings(options).config;
+  Bases bases(config);
   ::signal(SIGPIPE, SIG_IGN);
-  if (verb == "ls" && rest.empty()) return list_templates(bases, options.json);
+  if (verb == "ls" && rest.empty()) return list_templates(bases, options.all, options.json);
   if (verb == "rm" && !rest.empty()) return remove_templates(bases, rest, options.json);
   if (verb == "export" && rest.size() == 2) return export_one(bases, rest, options.json);
-  if (verb == "import" && rest.size() == 1) return import_one(bases, options);
-  throw Error(Errc::invalid_argument, "hutch template ls, rm NAME..., export NAME FILE or import FILE")
+  if (verb == "import" && rest.size() == 1) return import_one(bases, config, options);
+  if (verb == "build" && rest.size() == 1) return build_one(bases, rest[0], options);
+  throw Error(Errc::invalid_argument,
+              "hutch template ls, rm NAME..., export NAME FILE, import FILE or build --name NAME DIR")
       .hint("hutch template --help");
 }
 

@@ -315,6 +315,9 @@ struct Secret {
 
 /// A named kind of sandbox. What is left out is taken from `sandbox`.
 struct Profile {
+  /// Whether its sandboxes begin with anything but the host's programs.
+  bool has_own_base() const noexcept { return !image.empty() || !template_name.empty() || !setup.empty(); }
+
   std::string description;
   std::string runtime = "auto";
   std::optional<Bytes> memory;
@@ -327,6 +330,8 @@ struct Profile {
   std::vector<std::string> host_paths;
   std::vector<VolumeUse> volumes;
   std::string image, template_name;
+  std::vector<std::string> setup;
+  int64_t setup_timeout_s = 1800;
   std::string storage = "disk";
   std::string network = "filtered";
   std::vector<std::string> allow;
@@ -358,6 +363,15 @@ struct Profile {
                "The image that its root file system is, such as python:3.12; left out: the host's programs.",
                {.max = 500});
     v.optional("template", template_name, "The template that its sandboxes are made from.", {.max = 64});
+    v.optional("setup", setup,
+               "Shell commands that are run once, in order, when the profile is first used; its sandboxes "
+               "begin with what they have written (`hutch run --profile NAME -- true` does it ahead). Run "
+               "again when they, the image or template below, or "
+               "`user`, `env`, `workdir` or `host_paths` change. What they made is removed when it was not "
+               "used for 30 days, when its image or template is removed, or by `hutch template rm` (`ls "
+               "--all` shows it). A call that asks for an `image` or `template` begins with that alone.");
+    v.optional("setup_timeout_s", setup_timeout_s, "Seconds that all setup commands have together.",
+               {.min = 1, .max = 86'400});
     v.optional("storage", storage,
                "Where the files lie that a sandbox writes: `disk`, or `memory`, which counts as its memory "
                "and is gone when its server is killed.",

@@ -54,6 +54,9 @@ class Validator {
       fail(path, "is no name for a profile: at most 40 of a-z, 0-9, - and single _");
     absolute(path + ".workdir", profile.workdir);
     user(path + ".user", profile.user);
+    for (size_t i = 0; i < profile.setup.size(); ++i)
+      if (profile.setup[i].empty() || profile.setup[i].find('\0') != std::string::npos)
+        fail(fmt::format("{}.setup[{}]", path, i), "is no command");
     for (size_t i = 0; i < profile.host_paths.size(); ++i)
       absolute(fmt::format("{}.host_paths[{}]", path, i), profile.host_paths[i]);
     for (size_t i = 0; i < profile.volumes.size(); ++i)

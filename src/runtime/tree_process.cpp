@@ -13,7 +13,7 @@ namespace hutch::runtime {
 
 namespace {
 
-constexpr int kTreeFd = 3, kReportFd = 4;
+constexpr int kTreeFd = 3, kReportFd = 4, kPipeBytes = 1 << 20;
 
 nlohmann::json do_task(const std::vector<std::string>& words, bool trusted, bool is_root) {
   const std::string& task = words.at(0);
@@ -65,6 +65,23 @@ TreeProcess TreeProcess::count(int tree, uint32_t first_id) {
 
 TreeProcess TreeProcess::pack(int tree, int out, const std::string& prefix, uint32_t first_id) {
   return {tree, -1, out, {"pack", std::to_string(first_id), prefix}};
+}
+
+void TreeProcess::pack_to(const std::function<void(std::string_view)>& sink, int tree,
+                          const std::string& prefix, uint32_t first_id) {
+  sys::Pipe stream = sys::pipe();
+  ::fcntl(stream.read_end.get(), F_SETPIPE_SZ, kPipeBytes);  // an optimisation
+  TreeProcess packer = pack(tree, stream.write_end.get(), prefix, first_id);
+  stream.write_end.reset();
+  std::string buffer(kPipeBytes, '\0');
+  for (;;) {
+    const ssize_t n =
+        sys::retry_eintr([&] { return ::read(stream.read_end.get(), buffer.data(), buffer.size()); });
+    if (n < 0) throw sys_error(errno, "read", "a layer");
+    if (n == 0) break;
+    sink({buffer.data(), static_cast<size_t>(n)});
+  }
+  (void)packer.wait();
 }
 
 TreeProcess TreeProcess::unpack(int tree, int in, const std::string& prefix, uint64_t max_bytes) {

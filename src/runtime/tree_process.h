@@ -1,6 +1,8 @@
 #pragma once
 
+#include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/process.h"
@@ -16,6 +18,9 @@ class TreeProcess {
  public:
   static TreeProcess count(int tree, uint32_t first_id);
   static TreeProcess pack(int tree, int out, const std::string& prefix, uint32_t first_id);
+  /// Until all of it has been passed to `sink`.
+  static void pack_to(const std::function<void(std::string_view)>& sink, int tree, const std::string& prefix,
+                      uint32_t first_id);
   static TreeProcess unpack(int tree, int in, const std::string& prefix, uint64_t max_bytes);
 
   /// Of which only those that belong to the task say something. Throws what went wrong in it.

@@ -26,6 +26,10 @@ struct CreateRequest {
   std::stop_token stop;                    // gives that up
   std::vector<config::VolumeUse> volumes;  // besides those of the profile
   std::vector<std::string> allow;          // the same
+  bool hidden = false;                     // nobody sees it, and it does not outlive its server
+
+  /// Otherwise its profile says what it begins with.
+  bool names_base() const noexcept { return !template_name.empty() || !image.empty(); }
 };
 
 /// Of a sandbox, a template: throws invalid_argument, which says what a name may be.

@@ -33,9 +33,19 @@ std::vector<std::string> Bases::users_of(const std::string& layer) const {
   return users;
 }
 
+/// Before the layers: with a setup its own goes.
+void Bases::forget_setups() const {
+  std::set<std::string> bases = images_.layers();
+  for (const Template& one : templates_.list())
+    if (!one.base.layers.empty()) bases.insert(one.base.layers.back());
+  setups_.forget(bases);
+}
+
 uint64_t Bases::collect() {
+  forget_setups();
   return layers_.collect([&] {
     std::set<std::string> wanted = images_.layers();
+    for (const Template& one : setups_.list()) wanted.insert(one.base.layers.begin(), one.base.layers.end());
     for (const Record& record : all_records(layers_.home()))
       wanted.insert(record.layers.begin(), record.layers.end());
     for (const Template& one : templates_.list())

@@ -8,6 +8,7 @@
 #include "config/config.h"
 #include "sandbox/image_store.h"
 #include "sandbox/layer_store.h"
+#include "sandbox/setup_store.h"
 #include "sandbox/template_store.h"
 
 namespace hutch::sandbox {
@@ -16,7 +17,7 @@ namespace hutch::sandbox {
 class Bases {
  public:
   explicit Bases(const config::Config& config)
-      : layers_(config.home), templates_(config.home), images_(layers_, config.images) {}
+      : layers_(config.home), templates_(config.home), setups_(config.home), images_(layers_, config) {}
 
   explicit Bases(const std::string& home) : Bases(config::Config{.home = home}) {}
 
@@ -31,16 +32,21 @@ class Bases {
 
   /// Sandboxes of all servers that have the layer, and templates that build on it. Empty when it is free.
   std::vector<std::string> users_of(const std::string& layer) const;
-  /// Removes layers that nothing refers to. Returns the bytes that were freed.
+  /// Removes setups that nobody needs, see SetupStore, and layers that nothing refers to. Returns the bytes
+  /// that were freed.
   uint64_t collect();
 
   LayerStore& layers() noexcept { return layers_; }
   const TemplateStore& templates() const noexcept { return templates_; }
+  const SetupStore& setups() const noexcept { return setups_; }
   ImageStore& images() noexcept { return images_; }
 
  private:
+  void forget_setups() const;
+
   LayerStore layers_;
   TemplateStore templates_;
+  SetupStore setups_;
   mutable ImageStore images_;
 };
 

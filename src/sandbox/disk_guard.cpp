@@ -80,6 +80,24 @@ DiskHooks host_hooks(const std::string& folder, const DiskSettings& settings) {
 
 }  // namespace
 
+Error full_disk() {
+  return Error(Errc::limit_exceeded, "the disk that the data folder lies on is full")
+      .with_os_error(ENOSPC)
+      .hint("`hutch gc` and `hutch image gc` remove what is not used any more");
+}
+
+bool is_disk_full(const std::string& data_folder) noexcept {
+  constexpr uint64_t kNextToNothing = 16u << 20;
+  struct statvfs fs {};
+  return ::statvfs(data_folder.c_str(), &fs) == 0 && fs.f_bavail * fs.f_frsize < kNextToNothing;
+}
+
+bool says_disk_full(const Error& error) noexcept {
+  const std::string_view said = error.what();
+  return error.os_error() == ENOSPC || error.os_error() == EDQUOT ||
+         said.find("o space left on device") != said.npos;
+}
+
 uint64_t DiskSettings::reserve(const DiskSpace& space) const noexcept {
   return std::max(reserve_bytes,
                   static_cast<uint64_t>(static_cast<double>(space.size) * reserve_percent / 100));
@@ -184,6 +202,20 @@ std::string DiskGuard::describe(const DiskSpace& space) const {
 std::string DiskGuard::reason() const {
   const std::lock_guard lock(mutex_);
   return closed_ ? describe(seen_) : "";
+}
+
+void DiskGuard::check_room_for(uint64_t bytes) const {
+  check_room_for_create();
+  const DiskSpace space = hooks_.space();
+  if (space.free >= bytes && !wants_closed({space.size, space.free - bytes}, false)) return;
+  constexpr uint64_t kMiB = 1u << 20;
+  throw Error(
+      Errc::limit_exceeded,
+      fmt::format("it takes {} MiB; {} MiB are free on the disk, and {} MiB of a disk are the reserve",
+                  bytes / kMiB, space.free / kMiB, settings_.reserve(space) / kMiB))
+      .hint(
+          "`hutch gc` and `hutch image gc` remove what is not used any more; limits.disk_reserve and "
+          "limits.disk_reserve_percent set the reserve");
 }
 
 void DiskGuard::check_room_for_create() const {

@@ -8,8 +8,10 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "config/config.h"
 #include "runtime/disk_image.h"
 
@@ -36,6 +38,25 @@ struct DiskSettings {
 
   uint64_t reserve(const DiskSpace& space) const noexcept;
 };
+
+/// A call that failed since the disk of the data folder is full, as a caller is told of it.
+Error full_disk();
+/// Whether next to nothing is free there.
+bool is_disk_full(const std::string& data_folder) noexcept;
+/// Whether an error says so: a system's call, or a program of the host's.
+bool says_disk_full(const Error& error) noexcept;
+/// Runs what writes to the data folder.
+template <class Fn>
+decltype(auto) writing_to_disk(Fn&& fn) {
+  try {
+    return std::forward<Fn>(fn)();
+  } catch (const Error& e) {
+    if (!says_disk_full(e)) throw;
+    Error full = full_disk();
+    for (const auto& step : e.steps()) full.during(step);
+    throw full;
+  }
+}
 
 /// What touches the host, so that tests can do without one.
 struct DiskHooks {
@@ -69,6 +90,8 @@ class DiskGuard {
   std::string reason() const;
   /// Throws limit_exceeded at the reserve, also when nobody has looked since it was reached.
   void check_room_for_create() const;
+  /// The same when it would be reached by that much more.
+  void check_room_for(uint64_t bytes) const;
 
  private:
   std::string describe(const DiskSpace& space) const;

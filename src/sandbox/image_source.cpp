@@ -85,12 +85,13 @@ Progress layer_counter(const Progress& progress) {
   };
 }
 
-void skopeo_copy(std::vector<std::string> options, const std::string& source, const ImageWork& work) {
+void skopeo_copy(std::vector<std::string> options, const std::string& source, const std::string& layout,
+                 const ImageWork& work) {
   ImageTool skopeo{.program = "skopeo", .arguments = {}, .work = work.folder, .grows = {work.folder}};
   if (!has_policy()) skopeo.arguments.push_back("--insecure-policy");
   skopeo.arguments.push_back("copy");
   options.push_back(source);
-  options.push_back(fmt::format("oci:{}:{}", work.layout(), kLayoutTag));
+  options.push_back(fmt::format("oci:{}:{}", layout, kLayoutTag));
   skopeo.arguments.insert(skopeo.arguments.end(), options.begin(), options.end());
   skopeo.line = layer_counter(work.progress);
   run_image_tool(std::move(skopeo), work.stage, work.data_folder, work.bounds);
@@ -247,11 +248,18 @@ void fetch_image(const ImageReference& reference, const std::vector<std::string>
     options.push_back("--src-tls-verify=false");
   work.progress("asking " + reference.registry);
   try {
-    skopeo_copy(options, "docker://" + reference.name(), work);
+    skopeo_copy(options, "docker://" + reference.name(), work.layout(), work);
   } catch (Error& e) {
     Error cause = explained(e, reference.registry);
     throw cause.during("pulling " + reference.name());
   }
+}
+
+std::string layout_for_umoci(const ImageWork& work) {
+  const std::string layout = work.folder + "/gzip";
+  skopeo_copy({"--dest-compress-format", "gzip"}, fmt::format("oci:{}:{}", work.layout(), kLayoutTag), layout,
+              work);
+  return layout;
 }
 
 std::string copy_local_image(const std::string& path, const ImageWork& work) {
@@ -272,7 +280,7 @@ std::string copy_local_image(const std::string& path, const ImageWork& work) {
     const bool docker = form == std::string_view("docker-archive");
     skopeo_copy(docker ? std::vector<std::string>{}
                        : std::vector<std::string>{"--dest-oci-accept-uncompressed-layers"},
-                fmt::format("{}:{}", form, source), work);
+                fmt::format("{}:{}", form, source), work.layout(), work);
     return std::string(words);
   };
   if (S_ISDIR(st.st_mode)) {

@@ -30,6 +30,10 @@ void fetch_image(const ImageReference& reference, const std::vector<std::string>
 void build_image(const std::string& context, const std::string& dockerfile,
                  const std::vector<std::string>& insecure_registries, const ImageWork& work);
 
+/// Of an image with layers that are compressed by zstd, which umoci 0.4 does not know: a layout of the same
+/// files in the same folder, by gzip, whose digests are others.
+std::string layout_for_umoci(const ImageWork& work);
+
 /// From a file or folder of this host: an OCI layout, an archive of one, what `docker save` writes, or a tar
 /// of a root file system; archives also compressed by gzip. Returns in words which it is.
 std::string copy_local_image(const std::string& path, const ImageWork& work);

@@ -1,6 +1,5 @@
 #include "sandbox/image_store.h"
 
-#include <dirent.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <sys/file.h>
@@ -9,16 +8,13 @@
 #include <algorithm>
 #include <ctime>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "base/log.h"
-#include "base/sha256.h"
 #include "base/sys.h"
 #include "sandbox/image_unpack.h"
+#include "sandbox/turn.h"
 
 namespace hutch::sandbox {
-
-using namespace std::chrono_literals;
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Image, digest, layer, user, workdir, env, architecture,
                                                 size_bytes, created_at)
@@ -27,46 +23,11 @@ namespace {
 
 constexpr std::string_view kWorkPrefix = ".work-", kImageSuffix = ".json";
 constexpr size_t kDigestDigits = 64;
-constexpr auto kTurnLook = 50ms;  // the kernel's wait for a lock cannot be stopped
-
-std::vector<std::string> names_in_images(const std::string& folder) {
-  std::vector<std::string> out;
-  const std::unique_ptr<DIR, int (*)(DIR*)> stream(::opendir(folder.c_str()), ::closedir);
-  if (!stream) return out;
-  while (const dirent* entry = ::readdir(stream.get())) out.emplace_back(entry->d_name);
-  std::ranges::sort(out);
-  return out;
-}
-
-/// Held while an image of that name is made: by a byte of one file, so that nothing is left behind.
-class ImageTurn {
- public:
-  ImageTurn(const std::string& folder, const std::string& name, const Progress& progress,
-            const std::stop_token& stop)
-      : file_(sys::open(folder + "/.turns", O_RDWR | O_CREAT, 0600)) {
-    struct flock lock {};
-    lock.l_type = F_WRLCK;
-    lock.l_start = std::stoll(sha256_hex(name).substr(0, 15), nullptr, 16);
-    lock.l_len = 1;
-    while (::fcntl(file_.get(), F_OFD_SETLK, &lock) != 0) {
-      if (errno != EAGAIN && errno != EACCES && errno != EINTR) throw sys_error(errno, "lock", folder);
-      if (!waited_) progress("waiting for another server that pulls it");
-      waited_ = true;
-      if (stop.stop_requested()) throw Error(Errc::conflict, "cancelled");
-      std::this_thread::sleep_for(kTurnLook);
-    }
-  }
-  bool waited() const noexcept { return waited_; }
-
- private:
-  const UniqueFd file_;
-  bool waited_ = false;
-};
 
 /// Under the lock of `folder`.
 uint64_t remove_given_up_work(const std::string& folder) {
   uint64_t freed = 0;
-  for (const auto& name : names_in_images(folder)) {
+  for (const auto& name : sys::list_folder(folder)) {
     const std::string path = folder + "/" + name;
     if (name.find(".json.") != name.npos)
       ::unlink(path.c_str());  // of replace_file(), which needs the lock too
@@ -180,7 +141,7 @@ std::optional<Image> ImageStore::load(const std::string& digest, const Names& na
 std::vector<Image> ImageStore::list() const {
   const Names names = read_names();
   std::vector<Image> images;
-  for (const auto& file : names_in_images(folder())) {
+  for (const auto& file : sys::list_folder(folder())) {
     if (file.size() != kDigestDigits + kImageSuffix.size() || !file.ends_with(kImageSuffix)) continue;
     if (auto image = load(file.substr(0, kDigestDigits), names)) images.push_back(std::move(*image));
   }
@@ -228,7 +189,7 @@ Image ImageStore::pull(const std::string& reference, bool anew, const Progress& 
                        const std::stop_token& stop) {
   const ImageReference wanted = parse_image_reference(reference);
   sys::make_dirs(folder(), 0700);
-  const ImageTurn turn(folder(), wanted.name(), audible(progress), stop);
+  const Turn turn(folder(), wanted.name(), "waiting for another server that pulls it", progress, stop);
   if (!anew || turn.waited())
     if (auto found = find(reference)) return std::move(*found);
   return make(wanted.name(), progress, stop,
@@ -255,11 +216,25 @@ Image ImageStore::build(const std::string& context, const std::string& dockerfil
   });
 }
 
-Image ImageStore::make(const std::string& name, const Progress& progress, const std::stop_token& stop,
-                       const Make& bring) {
+ImageStore::Loose ImageStore::build_loose(const std::string& context, const std::string& dockerfile,
+                                          const Progress& progress, const std::stop_token& stop) {
+  sys::make_dirs(folder(), 0700);
+  const auto build = [&](const ImageWork& work) {
+    build_image(context, dockerfile, settings_.insecure_registries, work);
+  };
+  return during("building " + dockerfile, [&] {
+    return writing_to_disk(
+        [&] { return bring_here(progress, stop, build, [](const std::string&) { return false; }); });
+  });
+}
+
+/// Nothing is unpacked of what is here already, by its digest.
+ImageStore::Loose ImageStore::bring_here(const Progress& progress, const std::stop_token& stop,
+                                         const Make& bring, const IsHere& is_here) {
   const ImageBounds bounds{.max_bytes = settings_.max_size.value,
                            .deadline = Clock::now() + std::chrono::seconds(settings_.pull_timeout_s),
                            .stop = stop};
+  disk_.check_room_for_create();
   const WorkFolder folder_for_it(folder());
   const Progress told = audible(progress);
   const ImageWork work{folder_for_it.path(), layers_.stage(), layers_.home(), bounds, told};
@@ -271,11 +246,21 @@ Image ImageStore::make(const std::string& name, const Progress& progress, const 
               .env = facts.env,
               .architecture = facts.architecture,
               .created_at = ::time(nullptr)};
-  if (load(facts.digest, {})) return keep(std::move(image), name);
-  const auto unpacked = unpack_image(work.layout(), facts, work.folder, layers_, bounds, told);
+  if (is_here(facts.digest)) return {std::move(image), nullptr};
+  const std::string layout = facts.has_zstd ? layout_for_umoci(work) : work.layout();
+  const auto unpacked = unpack_image(layout, facts, work.folder, layers_, bounds, told);
   image.layer = unpacked.manifest.id;
   image.size_bytes = unpacked.manifest.size_bytes;
-  return keep(std::move(image), name);
+  return {std::move(image), unpacked.layer};
+}
+
+Image ImageStore::make(const std::string& name, const Progress& progress, const std::stop_token& stop,
+                       const Make& bring) {
+  return writing_to_disk([&] {
+    const Loose made = bring_here(progress, stop, bring,
+                                  [this](const std::string& digest) { return load(digest, {}).has_value(); });
+    return keep(made.image, name);
+  });
 }
 
 /// Makes it visible, all at once. Of an image that another server has brought here meanwhile only the name is

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -9,6 +10,7 @@
 
 #include "config/config.h"
 #include "sandbox/base.h"
+#include "sandbox/disk_guard.h"
 #include "sandbox/image_source.h"
 #include "sandbox/layer_store.h"
 
@@ -33,7 +35,8 @@ struct Image {
 /// the sandboxes of all servers. Thread-safe.
 class ImageStore {
  public:
-  ImageStore(LayerStore& layers, config::Images settings) : layers_(layers), settings_(std::move(settings)) {}
+  ImageStore(LayerStore& layers, const config::Config& config)
+      : layers_(layers), settings_(config.images), disk_(config.home, config.limits) {}
 
   /// Who needs a layer, in words: sandboxes and templates, see Bases::users_of().
   using UsersOf = std::function<std::vector<std::string>(const std::string& layer)>;
@@ -52,6 +55,14 @@ class ImageStore {
   /// From a Dockerfile, see build_image().
   Image build(const std::string& context, const std::string& dockerfile, const std::string& name,
               const Progress& progress, const std::stop_token& stop);
+  /// The same for somebody who keeps it under a name of his own: it is none of the images here, and its layer
+  /// is nobody's unless somebody refers to it before this goes.
+  struct Loose {
+    Image image;
+    std::shared_ptr<const runtime::SealedLayer> layer;
+  };
+  Loose build_loose(const std::string& context, const std::string& dockerfile, const Progress& progress,
+                    const std::stop_token& stop);
   std::vector<Image> list() const;
 
   /// Their layers are nobody's then: Bases::collect() gives their space back.
@@ -71,18 +82,22 @@ class ImageStore {
  private:
   using Names = std::map<std::string, std::string>;  // to digests
   using Make = std::function<void(const ImageWork&)>;
+  using IsHere = std::function<bool(const std::string& digest)>;
   std::string folder() const { return layers_.home() + "/images"; }
   std::string file_of(const std::string& digest) const;
   Names read_names() const;
   void write_names(const Names& names) const;
   std::optional<Image> load(const std::string& digest, const Names& names) const;
   std::optional<Image> find_in(const Names& names, const std::string& reference) const;
+  Loose bring_here(const Progress& progress, const std::stop_token& stop, const Make& bring,
+                   const IsHere& is_here);
   Image make(const std::string& name, const Progress& progress, const std::stop_token& stop,
              const Make& bring);
   Image keep(Image image, const std::string& name) const;
 
   LayerStore& layers_;
   const config::Images settings_;
+  const DiskGuard disk_;
 };
 
 }  // namespace hutch::sandbox

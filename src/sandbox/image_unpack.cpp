@@ -7,6 +7,7 @@
 
 #include "base/sha256.h"
 #include "base/sys.h"
+#include "sandbox/disk_guard.h"
 #include "sandbox/image_reference.h"
 #include "sandbox/image_tree.h"
 
@@ -70,9 +71,13 @@ void read_config(const json& config, LayoutImage& image) {
 }
 
 /// What umoci says that is of use stands behind a cross.
-Error unpacking_failed(Error& e, const ImageBounds& bounds) {
+Error unpacking_failed(Error& e, const ImageBounds& bounds, const std::string& data_folder) {
   constexpr std::string_view kCross = "⨯ ";
   const std::string_view said = e.what();
+  // Where the files lie on an image, that says EIO when the disk below it is full.
+  const bool is_lost =
+      says_disk_full(e) || e.os_error() == EIO || said.find("nput/output error") != said.npos;
+  if (is_lost && is_disk_full(data_folder)) return full_disk();
   if (said.find("no space left on device") != said.npos)
     return Error(Errc::limit_exceeded,
                  fmt::format("unpacked, the image is larger than {} bytes, which one may take at most",
@@ -96,6 +101,8 @@ LayoutImage read_layout(const std::string& layout) {
     LayoutImage image{.digest = entries[0].at("digest").get<std::string>()};
     const json manifest = read_blob(layout, entries[0]);
     image.layers = manifest.at("layers").size();
+    for (const json& layer : manifest.at("layers"))
+      image.has_zstd = image.has_zstd || config_text(layer, "mediaType").ends_with("+zstd");
     read_config(read_blob(layout, manifest.at("config")), image);
     return image;
   } catch (const json::exception& e) {
@@ -135,7 +142,7 @@ LayerStore::Finished unpack_image(const std::string& layout, const LayoutImage& 
     if (files.disk && ::syncfs(top.get()) != 0)
       throw sys_error(errno, "write", "the image to the host's disk");
   } catch (Error& e) {
-    Error cause = unpacking_failed(e, bounds);
+    Error cause = unpacking_failed(e, bounds, layers.home());
     throw cause.during("unpacking " + image.digest);
   }
   top.reset();

@@ -14,6 +14,7 @@ namespace hutch::sandbox {
 struct LayoutImage {
   std::string digest;  // sha256:..., of its manifest
   size_t layers = 0;
+  bool has_zstd = false;  // some of them are compressed by it
   std::string architecture = {}, user = {}, workdir = {};
   std::map<std::string, std::string> env = {};
 };

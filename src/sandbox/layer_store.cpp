@@ -1,6 +1,5 @@
 #include "sandbox/layer_store.h"
 
-#include <dirent.h>
 #include <fmt/format.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -14,6 +13,7 @@
 #include "base/log.h"
 #include "base/sha256.h"
 #include "base/sys.h"
+#include "runtime/tree_process.h"
 
 namespace hutch::sandbox {
 
@@ -60,6 +60,14 @@ std::string digest_of_disk(const std::string& path) {
   return "sha256:" + sum.hex();
 }
 
+/// Owners begin with 0 in an archive: the same files have the same one.
+std::string digest_of_files(const std::string& path, uint32_t first_id) {
+  const UniqueFd tree = sys::open(path, O_RDONLY | O_DIRECTORY);
+  Sha256 sum;
+  runtime::TreeProcess::pack_to([&](std::string_view piece) { sum.update(piece); }, tree.get(), "", first_id);
+  return "sha256:" + sum.hex();
+}
+
 uint64_t bytes_on_disk(const std::string& folder) {
   struct stat st {};
   if (::stat(runtime::sealed_disk(folder).c_str(), &st) == 0)
@@ -71,15 +79,6 @@ uint64_t bytes_on_disk(const std::string& folder) {
 void sync_path(const std::string& path, bool whole_file_system) {
   const UniqueFd fd = sys::open(path, O_RDONLY);
   if ((whole_file_system ? ::syncfs(fd.get()) : ::fsync(fd.get())) != 0) throw sys_error(errno, "sync", path);
-}
-
-std::vector<std::string> entries_of(const std::string& folder) {
-  std::vector<std::string> out;
-  const std::unique_ptr<DIR, int (*)(DIR*)> stream(::opendir(folder.c_str()), ::closedir);
-  if (!stream) return out;
-  while (const dirent* entry = ::readdir(stream.get()))
-    if (const std::string name = entry->d_name; name != "." && name != "..") out.push_back(name);
-  return out;
 }
 
 }  // namespace
@@ -141,7 +140,9 @@ LayerStore::Finished LayerStore::finish(LayerDraft draft, uint32_t first_id, boo
   if (on_disk) (void)draft.device_->mount(true);
   std::future<void> synced;  // while the digest is made
   if (lasts) synced = std::async(std::launch::async, sync_path, on_disk ? disk : draft.folder(), !on_disk);
-  if (lasts && on_disk) manifest.digest = digest_of_disk(disk);
+  if (lasts)
+    manifest.digest =
+        on_disk ? digest_of_disk(disk) : digest_of_files(runtime::sealed_files(draft.folder()), first_id);
   manifest.size_bytes = bytes_on_disk(draft.folder());
   sys::write_file(draft.folder() + "/manifest.json", nlohmann::json(manifest).dump());
   if (lasts) {
@@ -193,7 +194,7 @@ uint64_t LayerStore::collect(const std::function<std::set<std::string>()>& wante
   const UniqueFd turn = sys::lock_folder(layers);
   std::map<std::string, UniqueFd> only_ours;
   const std::set<std::string> before = wanted();
-  for (const auto& name : entries_of(layers)) {
+  for (const auto& name : sys::list_folder(layers)) {
     if (before.contains(name)) continue;
     if (UniqueFd held = use_of(layers + "/" + name, LOCK_EX)) only_ours.emplace(name, std::move(held));
   }

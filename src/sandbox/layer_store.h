@@ -19,7 +19,7 @@ struct LayerManifest {
   uint32_t first_id = 0;           // see SealedLayer::Facts
   std::vector<std::string> views;  // the same
   uint64_t size_bytes = 0;         // that it takes on the disk
-  std::string digest;              // sha256: of its content; empty when nobody has asked for it
+  std::string digest;              // sha256: of its disk's blocks, or of the archive that its files give
   int64_t created_at = 0;          // seconds since 1970
 };
 

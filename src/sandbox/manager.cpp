@@ -87,7 +87,9 @@ void Manager::prepare() {
                                                       : "its server ended, and it did not live on");
   }
   if (control_handler_) control_.emplace(builder_.io().context(), builder_.folder(), control_handler_);
-  pool_.announce(kind_of(config_.default_profile));
+  // Of one with a base of its own the first use says which it is: nothing is pulled or set up before.
+  if (!config_.profiles.at(config_.default_profile).has_own_base())
+    pool_.announce(kinds_.at(config_.default_profile));
   pool_.start();
   // What a server left that was killed over it.
   collect_ = sys::exists(config_.home + "/layers");
@@ -186,7 +188,7 @@ std::string Manager::kind_of(const Description& about) {
 }
 
 /// The entry of a sandbox that is this caller's alone: a warm one, or one that has to be built.
-std::shared_ptr<Entry> Manager::reserve(const Description& about, bool warm_allowed) {
+std::shared_ptr<Entry> Manager::reserve(const Description& about, bool warm_allowed, bool own_base) {
   pressure_.admit();
   const std::lock_guard lock(mutex_);
   if (stopping_) throw Error(Errc::unavailable, "the server is ending");
@@ -194,7 +196,8 @@ std::shared_ptr<Entry> Manager::reserve(const Description& about, bool warm_allo
     throw Error(Errc::conflict, fmt::format("a sandbox named '{}' exists: {}", about.name, it->first))
         .hint("use it by that name as sandbox_id, destroy it first, or take another name");
   const std::string kind = warm_allowed ? kind_of(about) : "";
-  auto entry = warm_allowed ? take_warm(kind, !about.base.layers.empty()) : nullptr;
+  if (warm_allowed && own_base) use_kind(about.profile, kind);
+  auto entry = warm_allowed ? take_warm(kind, !own_base) : nullptr;
   const bool warm = entry != nullptr;
   if (!warm) entry = builder_.name_one();
   try {
@@ -217,12 +220,7 @@ std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request, bool is_d
   const CallGauge::Scope running(builder_.calls());
   const std::string& profile = request.profile.empty() ? config_.default_profile : request.profile;
   (void)config::settings_of(config_, profile);  // throws when there is none
-  const Base base = bases().resolve({.template_name = request.template_name,
-                                     .image = request.image,
-                                     .progress = request.progress,
-                                     .stop = request.stop},
-                                    config_.profiles.at(profile));
-  return create(request, describe_new(config_, request, base), is_default);
+  return create(request, describe_new(config_, request, base_of(request, profile)), is_default);
 }
 
 std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request, Description about, bool is_default,
@@ -236,7 +234,7 @@ std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request, Descripti
   const bool attaches = has_volumes && builder_.attaches_volumes(about.runtime);
   warm_allowed = warm_allowed && is_of_its_kind(config_, about) && attaches == has_volumes;
   for (;; warm_allowed = false) {
-    const auto entry = reserve(about, warm_allowed);
+    const auto entry = reserve(about, warm_allowed, !request.names_base());
     about.warm = entry->whole() != nullptr;
     try {
       if (!about.warm) {
@@ -270,17 +268,20 @@ std::shared_ptr<Sandbox> Manager::claim(Entry& entry, const CreateRequest& reque
   const Description now = sandbox->about();
   check_enforced(request, now.isolation);
   if (now.network == "filtered") egress_.open(sandbox);
-  builder_.note(entry, [&](Record& record) {
-    record.state = "running";
-    record.about = now;
-    record.owner = owner_;
-    record.is_default = is_default;
-    record.outlives_server = keeps_;
-    record.processes = sandbox->kept_processes();
-  });
+  // The record of a hidden one stays that of one that is being made.
+  if (!request.hidden)
+    builder_.note(entry, [&](Record& record) {
+      record.state = "running";
+      record.about = now;
+      record.owner = owner_;
+      record.is_default = is_default;
+      record.outlives_server = keeps_;
+      record.processes = sandbox->kept_processes();
+    });
   if (!request.workdir.empty()) sandbox->make_folder(now.workdir);
   const std::lock_guard lock(mutex_);
   if (stopping_) throw Error(Errc::unavailable, "the server is ending");
+  if (request.hidden) return sandbox;
   entry.published = true;
   const auto end = sandbox->ends_at();
   if ((end && *end < next_look_) || now.pause_after > 0s) {
@@ -418,7 +419,7 @@ std::shared_ptr<Sandbox> Manager::find(const std::string& id_or_name) {
   return sandbox;
 }
 
-Manager::DefaultSandbox Manager::default_sandbox() {
+Manager::DefaultSandbox Manager::default_sandbox(const Progress& progress, const std::stop_token& stop) {
   const std::lock_guard one_maker(default_mutex_);
   prepare();  // may take up the one of the server before
   std::string previous;
@@ -429,7 +430,9 @@ Manager::DefaultSandbox Manager::default_sandbox() {
       previous = e.what();
     }
   }
-  DefaultSandbox made{.sandbox = create({}, true), .fresh = true, .previous_cause = previous};
+  DefaultSandbox made{.sandbox = create({.progress = progress, .stop = stop}, true),
+                      .fresh = true,
+                      .previous_cause = previous};
   default_id_ = made.sandbox->id();
   return made;
 }

@@ -50,7 +50,8 @@ class Manager {
     bool fresh = false;
     std::string previous_cause;  // why the one before ended; empty when there was none
   };
-  DefaultSandbox default_sandbox();
+  /// `progress` and `stop`: see CreateRequest.
+  DefaultSandbox default_sandbox(const Progress& progress = {}, const std::stop_token& stop = {});
   std::vector<std::shared_ptr<Sandbox>> list();
   std::vector<Ended> ended() const;
 
@@ -87,9 +88,10 @@ class Manager {
   const VolumeStore& volumes() const noexcept { return builder_.volumes(); }
   /// What answers the requests that come in on the server's control socket; before the first call.
   void answer_control(ControlSocket::Handler handler) { control_handler_ = std::move(handler); }
-  /// The kind of warm sandboxes that serves a profile: named after the first profile with the same root file
-  /// system, runtime and hardening. All else is attached at the claim.
-  const std::string& kind_of(const std::string& profile) const { return kinds_.at(profile); }
+  /// The kind of warm sandboxes that serves a profile: named after the first profile with the same runtime
+  /// and hardening, and after what it is made from. All else is attached at the claim. Empty when that is not
+  /// known yet.
+  std::string kind_of(const std::string& profile) const;
   Bases& bases() noexcept { return builder_.bases(); }
   Ports& ports() noexcept { return ports_; }
 
@@ -99,12 +101,19 @@ class Manager {
   void prepare();
   void adopt(const Leftover& leftover);
   void remember_end(const Description& about, const std::string& cause);
+  Template seal_template(const Sandbox& sandbox, const Description& about, const std::string& name,
+                         const std::string& description, bool overwrite);
+  Base base_of(const CreateRequest& request, const std::string& profile);
+  Template seal_setup(const Sandbox& sandbox, const Base& base, const std::string& name,
+                      const std::string& description);
+  Base after_setup(const CreateRequest& request, const std::string& profile, const Base& base);
   std::shared_ptr<Sandbox> create(const CreateRequest& request, bool is_default);
   std::shared_ptr<Sandbox> create(const CreateRequest& request, Description about, bool is_default,
                                   bool warm_allowed = true);
   std::shared_ptr<Entry> entry_of(const Sandbox& sandbox);
   std::string kind_of(const Description& about);
-  std::shared_ptr<Entry> reserve(const Description& about, bool warm_allowed);
+  std::shared_ptr<Entry> reserve(const Description& about, bool warm_allowed, bool own_base);
+  void use_kind(const std::string& profile, const std::string& kind);
   void charge(const std::string& id, const Charge& charge);
   bool make_room(const std::string& for_id);
   std::shared_ptr<Entry> take_warm(const std::string& kind, bool rare);
@@ -155,6 +164,7 @@ class Manager {
   bool collect_ = false;               // for the housekeeper: layers may have lost their last user
   /// Kinds of warm sandboxes that are not those of profiles: by name, the kind of its profile and its base.
   std::map<std::string, std::pair<std::string, Base>> derived_kinds_;
+  std::map<std::string, std::string> used_kinds_;  // of those, by profile: that of its own base
   bool stopping_ = false;
   std::string default_id_;
 

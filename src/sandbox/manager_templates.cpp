@@ -57,7 +57,12 @@ Template Manager::save_template(const std::string& id_or_name, const std::string
         .hint("sandbox_create with an earlier `template`, and make it anew from that");
   disk_guard_.check_room_for_create();
   bases().templates().check_free(name, overwrite);
-  const auto sealed = builder_.seal(*entry_of(*sandbox), true);
+  return writing_to_disk([&] { return seal_template(*sandbox, about, name, description, overwrite); });
+}
+
+Template Manager::seal_template(const Sandbox& sandbox, const Description& about, const std::string& name,
+                                const std::string& description, bool overwrite) {
+  const auto sealed = builder_.seal(*entry_of(sandbox), true);
   Template made{.name = name,
                 .description = description,
                 .parent = about.base.template_name,
@@ -83,8 +88,9 @@ void Manager::remove_template(const std::string& name) {
     const auto users = bases().users_of(gone.base.layers.back());
     if (!users.empty()) throw in_use(name, users);
     const std::lock_guard lock(mutex_);
+    const auto& layer = gone.base.layers.back();
     for (const auto& [kind, of] : derived_kinds_)
-      if (of.second.key() == gone.base.key()) kinds.push_back(kind);
+      if (std::ranges::find(of.second.layers, layer) != of.second.layers.end()) kinds.push_back(kind);
   }
   bases().templates().remove(name);
   for (const auto& kind : kinds) pool_.drop(kind);
@@ -104,7 +110,7 @@ std::vector<std::shared_ptr<Sandbox>> Manager::fork(const std::string& id_or_nam
     throw Error(Errc::limit_exceeded, fmt::format("a fork of a fork goes {} deep", kMostLayers))
         .hint("sandbox_fork one of the earlier ones");
   disk_guard_.check_room_for_create();
-  auto sealed = builder_.seal(*entry_of(*sandbox), false);
+  auto sealed = writing_to_disk([&] { return builder_.seal(*entry_of(*sandbox), false); });
   about.base.layers.push_back(sealed.manifest.id);
   about.expires_at = {};
   std::vector<std::shared_ptr<Sandbox>> forks(static_cast<size_t>(count));

@@ -3,6 +3,7 @@
 #include <functional>
 #include <string>
 
+#include "sandbox/disk_guard.h"
 #include "sandbox/layer_store.h"
 #include "sandbox/template_store.h"
 
@@ -46,6 +47,6 @@ struct ImportedTemplate {
 /// `in`: the archive, compressed or not where it is a file. Nothing in it is trusted, and nothing of it is to
 /// be seen before all of it has been read and has the digests that it says. `name`: empty = the archive's.
 ImportedTemplate import_template(LayerStore& layers, const TemplateStore& templates, int in, std::string name,
-                                 bool overwrite, const ArchiveProgress& progress);
+                                 bool overwrite, const DiskGuard& disk, const ArchiveProgress& progress);
 
 }  // namespace hutch::sandbox

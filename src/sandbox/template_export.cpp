@@ -19,8 +19,6 @@ namespace {
 using nlohmann::json;
 using runtime::TreeProcess;
 
-constexpr int kPipeBytes = 1 << 20;
-
 class TemplateWriter {
  public:
   TemplateWriter(LayerStore& layers, const Template& exported, int out, const ArchiveProgress& progress)
@@ -78,23 +76,13 @@ class TemplateWriter {
   }
 
   std::string put_layer(const Part& part, const std::string& prefix) {
-    sys::Pipe stream = sys::pipe();
-    ::fcntl(stream.read_end.get(), F_SETPIPE_SZ, kPipeBytes);  // an optimisation
-    TreeProcess packer =
-        TreeProcess::pack(part.tree.get(), stream.write_end.get(), prefix, part.layer->facts().first_id);
-    stream.write_end.reset();
     Sha256 sum;
-    std::string buffer(kPipeBytes, '\0');
-    for (;;) {
-      const ssize_t n =
-          sys::retry_eintr([&] { return ::read(stream.read_end.get(), buffer.data(), buffer.size()); });
-      if (n < 0) throw sys_error(errno, "read", "a layer");
-      if (n == 0) break;
-      const std::string_view piece(buffer.data(), static_cast<size_t>(n));
-      sum.update(piece);
-      put(piece);
-    }
-    (void)packer.wait();
+    TreeProcess::pack_to(
+        [&](std::string_view piece) {
+          sum.update(piece);
+          put(piece);
+        },
+        part.tree.get(), prefix, part.layer->facts().first_id);
     return "sha256:" + sum.hex();
   }
 

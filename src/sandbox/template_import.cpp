@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -116,12 +115,6 @@ uint64_t image_bytes(const Declared& declared) {
   return (least + step - 1) / step * step;
 }
 
-uint64_t free_bytes_of(const std::string& folder) {
-  struct statvfs fs {};
-  if (::statvfs(folder.c_str(), &fs) != 0) throw sys_error(errno, "statvfs", folder);
-  return fs.f_bavail * static_cast<uint64_t>(fs.f_frsize);
-}
-
 /// A layer that is being read. What it holds goes in the reverse order.
 struct Part {
   LayerDraft draft;
@@ -133,8 +126,9 @@ struct Part {
 
 class TemplateReader {
  public:
-  TemplateReader(LayerStore& layers, const TemplateStore& templates, int in, const ArchiveProgress& progress)
-      : layers_(layers), templates_(templates), reader_(in), progress_(progress) {}
+  TemplateReader(LayerStore& layers, const TemplateStore& templates, int in, const DiskGuard& disk,
+                 const ArchiveProgress& progress)
+      : layers_(layers), templates_(templates), reader_(in), disk_(disk), progress_(progress) {}
 
   /// To its end. Nothing can be seen of it yet.
   void read(std::string name, bool overwrite) {
@@ -188,11 +182,7 @@ class TemplateReader {
     sys::make_dirs(layers_.home() + "/layers", 0700);
     uint64_t needed = 0;
     for (const Declared& layer : manifest_.layers) needed += layer.on_disk();
-    const uint64_t free = free_bytes_of(layers_.home());
-    if (needed > free)
-      throw Error(Errc::limit_exceeded, fmt::format("the template takes {} MiB, {} MiB are free on the disk",
-                                                    needed / kMiB, free / kMiB))
-          .hint("`hutch gc` removes what is not used any more");
+    disk_.check_room_for(needed);
   }
 
   void read_layers() {
@@ -265,10 +255,7 @@ class TemplateReader {
       imported_.attributes_dropped += done.attributes_dropped;
     } catch (const Error& e) {
       const int err = e.os_error();
-      if ((err == ENOSPC || err == EDQUOT || err == EIO) && free_bytes_of(layers_.home()) < 16 * kMiB)
-        throw Error(Errc::limit_exceeded, "the disk that the data folder lies on is full")
-            .with_os_error(ENOSPC)
-            .hint("`hutch gc` removes what is not used any more");
+      if ((err == ENOSPC || err == EDQUOT || err == EIO) && is_disk_full(layers_.home())) throw full_disk();
       if (err == ENOSPC)
         throw Error(Errc::invalid_argument, "bad archive: there is more in a layer than it says");
       throw;
@@ -296,6 +283,7 @@ class TemplateReader {
   LayerStore& layers_;
   const TemplateStore& templates_;
   runtime::TarReader reader_;
+  const DiskGuard& disk_;
   const ArchiveProgress& progress_;
   ArchiveManifest manifest_;
   std::string manifest_digest_;
@@ -306,12 +294,14 @@ class TemplateReader {
 }  // namespace
 
 ImportedTemplate import_template(LayerStore& layers, const TemplateStore& templates, int in, std::string name,
-                                 bool overwrite, const ArchiveProgress& progress) {
-  ArchiveFilter filter = ArchiveFilter::decompress(in);
-  TemplateReader reader(layers, templates, filter.stream(), progress);
-  reader.read(std::move(name), overwrite);
-  filter.finish();  // a checksum at its end may be wrong
-  return reader.keep(overwrite);
+                                 bool overwrite, const DiskGuard& disk, const ArchiveProgress& progress) {
+  return writing_to_disk([&] {
+    ArchiveFilter filter = ArchiveFilter::decompress(in);
+    TemplateReader reader(layers, templates, filter.stream(), disk, progress);
+    reader.read(std::move(name), overwrite);
+    filter.finish();  // a checksum at its end may be wrong
+    return reader.keep(overwrite);
+  });
 }
 
 }  // namespace hutch::sandbox

@@ -20,15 +20,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Template, name, description, par
 
 namespace {
 
-constexpr std::string_view kSuffix = ".json";
-
-std::string folder_of(const std::string& home) {
-  return home + "/templates";
-}
-
-std::string path_of(const std::string& home, const std::string& name) {
-  return fmt::format("{}/{}{}", folder_of(home), name, kSuffix);
-}
+constexpr std::string_view kSuffix = ".json", kNewPrefix = ".new-";
 
 void sync_file(const std::string& path) {
   if (::fsync(sys::open(path, O_RDONLY).get()) != 0) throw sys_error(errno, "sync", path);
@@ -51,7 +43,7 @@ Template template_from_json(const std::string& text) {
 std::vector<Template> TemplateStore::list() const {
   std::vector<Template> out;
   std::error_code gone;
-  for (const auto& entry : std::filesystem::directory_iterator(folder_of(home_), gone)) {
+  for (const auto& entry : std::filesystem::directory_iterator(folder_, gone)) {
     const std::string name = entry.path().filename().string();
     if (name.starts_with('.') || !name.ends_with(kSuffix)) continue;
     try {
@@ -64,13 +56,18 @@ std::vector<Template> TemplateStore::list() const {
   return out;
 }
 
-Template TemplateStore::find(const std::string& name) const {
+std::optional<Template> TemplateStore::find_if_exists(const std::string& name) const {
   check_name(name, "template");
   try {
-    return template_from_json(sys::read_file(path_of(home_, name)));
+    return template_from_json(sys::read_file(file_of(name)));
   } catch (const Error& e) {
     if (e.code() != Errc::not_found) throw;
   }
+  return std::nullopt;
+}
+
+Template TemplateStore::find(const std::string& name) const {
+  if (auto found = find_if_exists(name)) return std::move(*found);
   std::vector<std::string> names;
   for (const auto& one : list()) names.push_back(one.name);
   throw Error(Errc::not_found, fmt::format("there is no template '{}'", name))
@@ -79,18 +76,20 @@ Template TemplateStore::find(const std::string& name) const {
 }
 
 void TemplateStore::check_free(const std::string& name, bool overwrite) const {
-  if (overwrite || !sys::exists(path_of(home_, name))) return;
+  if (overwrite || !sys::exists(file_of(name))) return;
   throw Error(Errc::conflict, fmt::format("a template named '{}' exists", name))
       .hint("take another name, or replace it with `overwrite: true`");
 }
 
 void TemplateStore::add(const Template& added, bool overwrite) const {
   check_name(added.name, "template");
-  sys::make_dirs(folder_of(home_), 0700);
-  const UniqueFd turn = sys::lock_folder(folder_of(home_));
-  const std::string path = path_of(home_, added.name);
+  sys::make_dirs(folder_, 0700);
+  const UniqueFd turn = sys::lock_folder(folder_);
+  const std::string path = file_of(added.name);
   check_free(added.name, overwrite);
-  const std::string unfinished = fmt::format("{}/.{}", folder_of(home_), sys::random_hex(6));
+  for (const auto& name : sys::list_folder(folder_))
+    if (name.starts_with(kNewPrefix)) (void)::unlink((folder_ + "/" + name).c_str());  // its maker is dead
+  const std::string unfinished = fmt::format("{}/{}{}", folder_, kNewPrefix, sys::random_hex(6));
   try {
     sys::write_file(unfinished, to_json_text(added), 0600);
     sync_file(unfinished);
@@ -99,13 +98,13 @@ void TemplateStore::add(const Template& added, bool overwrite) const {
     ::unlink(unfinished.c_str());
     throw;
   }
-  sync_file(folder_of(home_));
+  sync_file(folder_);
 }
 
 void TemplateStore::remove(const std::string& name) const {
-  const UniqueFd turn = sys::lock_folder(folder_of(home_));
-  if (::unlink(path_of(home_, name).c_str()) != 0 && errno != ENOENT)
-    throw sys_error(errno, "unlink", path_of(home_, name));
+  const UniqueFd turn = sys::lock_folder(folder_);
+  if (::unlink(file_of(name).c_str()) != 0 && errno != ENOENT)
+    throw sys_error(errno, "unlink", file_of(name));
 }
 
 }  // namespace hutch::sandbox

@@ -10,7 +10,7 @@
 
 namespace hutch::sandbox {
 
-/// What is on disk about a template: `templates/<name>.json`.
+/// What is on disk about a template: `<name>.json` in the store's folder.
 struct Template {
   std::string name, description;
   std::string parent;       // the template that its sandbox was made from; empty = none
@@ -20,12 +20,14 @@ struct Template {
   std::string hutch_version;
 };
 
-/// Named states of root file systems in the data folder, shared by all servers.
+/// Named states of root file systems in a folder of the data folder, shared by all servers.
 class TemplateStore {
  public:
-  explicit TemplateStore(std::string home) : home_(std::move(home)) {}
+  explicit TemplateStore(const std::string& home, const char* folder = "templates")
+      : folder_(home + "/" + folder) {}
 
   std::vector<Template> list() const;
+  std::optional<Template> find_if_exists(const std::string& name) const;
   /// Throws not_found, which names those there are.
   Template find(const std::string& name) const;
   /// Throws conflict when there is one of that name and it is not to be replaced.
@@ -35,8 +37,11 @@ class TemplateStore {
   void add(const Template& added, bool overwrite) const;
   void remove(const std::string& name) const;
 
+  const std::string& folder() const noexcept { return folder_; }
+  std::string file_of(const std::string& name) const { return folder_ + "/" + name + ".json"; }
+
  private:
-  std::string home_;
+  std::string folder_;
 };
 
 std::string to_json_text(const Template& value);

@@ -84,6 +84,7 @@ void WarmPool::drop(const std::string& name) {
   if (it == kinds_.end()) return;
   for (auto& ready : it->second.ready) to_discard_.push_back(std::move(ready.id));
   it->second.ready.clear();
+  it->second.announced = false;
   it->second.demand = Demand(settings_.cooldown);
   ++generation_;  // also of one that is being built
   look_again_ = true;

@@ -1,11 +1,12 @@
 """Sandboxes that are made from images: the agent runs in any of them."""
+import glob
 import json
 import os
 import shutil
 import unittest
 
 from image_case import ImageCase, MadeUpRegistry, busybox_entries, entry, folder, link, oci_layout, tar_of
-from sandbox_case import SandboxCase
+from sandbox_case import SLOW, SandboxCase, wait_for
 
 
 class InImages(SandboxCase, ImageCase):
@@ -49,6 +50,23 @@ class InImages(SandboxCase, ImageCase):
     def test_a_command_runs_in_an_image_without_bash(self):
         box = self.sandbox_of(busybox_entries(), "box")
         self.assertEqual(self.sh("echo $((6*7)); test -e /bin/bash || echo none", sandbox_id=box), "42\nnone\n")
+
+    def test_a_pull_that_its_caller_cancels_leaves_nothing_and_the_next_one_pulls(self):
+        blobs = f"{self.source}/blobs/sha256"
+        layer = "sha256:" + max(os.listdir(blobs), key=lambda blob: os.path.getsize(f"{blobs}/{blob}"))
+        self.registry.stuck.add(layer)
+        image = f"{self.registry.host}/cancelled:1"
+        under_way = self.client.submit_tool("sandbox_create", {"image": image}, progress=True)
+        self.assertIn("asking", under_way.progress.get(timeout=30 * SLOW)["message"])
+        self.assertTrue(self.registry.asked.wait(30 * SLOW))
+        under_way.cancel()
+        wait_for("what was begun is removed", lambda: not glob.glob(f"{self.home}/images/.work-*"))
+        self.assert_nothing_half_made()
+        self.assertEqual(self.images(), [])
+        self.registry.stuck.clear()
+        self.registry.go_on.set()
+        self.assertEqual(self.ok("sandbox_create", image=image)["image"], self.digest)
+        self.assertFalse(under_way.answered_within(0))
 
     def test_without_a_shell_argv_runs_and_command_says_what_is_missing(self):
         box = self.sandbox_of(busybox_entries(shell=False), "distroless")

@@ -235,6 +235,17 @@ class Import(ImageCase):
         packed = self.made("import", self.write("b.tgz", gzip.compress(data, 9)), "--name", "b")
         self.assertEqual((packed["digest"], packed["layer"]), (plain["digest"], plain["layer"]))
 
+    def test_layers_that_are_compressed_by_zstd_are_unpacked_too(self):
+        layout, _ = self.layout(busybox_entries())
+        path = self.place("zstd")
+        skopeo("copy", "--dest-compress", "--dest-compress-format", "zstd", f"oci:{layout}:latest", f"oci:{path}:latest")
+        with open(f"{path}/index.json") as file:
+            digest = json.load(file)["manifests"][0]["digest"]
+        image = self.made("import", path, "--name", "zstd")
+        self.assertEqual(image["digest"], digest, "the image's own, whatever it was unpacked from")
+        with self.files_of(image) as root:
+            self.assertEqual(os.readlink(f"{root}/bin/sh"), "busybox")
+
     def test_a_path_with_a_colon_is_a_path(self):
         layout, _ = self.layout(busybox_entries(), "a:b:c")
         self.made("import", layout, "--name", "colon")

@@ -28,6 +28,12 @@ def as_user(*command):
 
 
 class ArchiveCase(HutchCase):
+    reserve = 0
+
+    @classmethod
+    def env(cls, **extra):
+        return super().env(HUTCH_LIMITS__DISK_RESERVE=cls.reserve, HUTCH_LIMITS__DISK_RESERVE_PERCENT=0, **extra)
+
     def setUp(self):
         self.scratch = tempfile.mkdtemp(prefix="hutch-test-")
         self.addCleanup(shutil.rmtree, self.scratch, ignore_errors=True)
@@ -589,6 +595,18 @@ class Interrupted(ArchiveCase):
             self.assert_nothing_kept(home)
             wait_for("no loop device is left", lambda: not leaks.loops(home))
             self.assertIn("are free on the disk", self.refused("import", self.write("a.tar", archive(in_root(), declared=(1, 64 << 20))), home=home))
+
+    @unittest.skipUnless(AS_ROOT, "mounts")
+    def test_an_import_that_would_reach_the_disks_reserve_is_refused_before_it_writes(self):
+        with self.small_disk("200m") as home:
+            type(self).reserve = 100 << 20
+            try:
+                said = self.refused("import", self.write("a.tar", archive(in_root(), declared=(1, 120 << 20))), home=home)
+                self.assertRegex(said, "it takes 120 MiB; .*, and 100 MiB of a disk are the reserve")
+                self.assertIn("limits.disk_reserve", said)
+                self.assert_nothing_kept(home)
+            finally:
+                type(self).reserve = 0
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class OnSmallDisk:
     @classmethod
     def data_folder(cls):
         folder = super().data_folder()
-        mount_small_disk(cls, folder)
+        mount_disk(cls, folder, "ext4", 700)
         return folder
 
     def free(self):
