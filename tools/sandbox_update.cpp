@@ -20,7 +20,7 @@ SandboxInfo run(const SandboxUpdateArgs& args, Services& services) {
                            .allow = args.allow};
   if (args.memory) changes.memory_bytes = args.memory->value;
   if (!args.labels.empty()) changes.labels = args.labels;
-  if (changes.allow) sandbox::check_may_allow(services.manager.config());
+  if (changes.allow) sandbox::check_may_allow(services.manager.config(), *changes.allow);
   const auto sandbox = find_target(services, args.sandbox_id).sandbox;
   services.manager.update(sandbox->id(), changes);
   return info_of(*sandbox, services);

@@ -216,7 +216,7 @@ struct Ports {
 /// What filtered sandboxes reach of the outside, and how.
 struct Egress {
   std::map<std::string, std::vector<std::string>> presets;
-  bool callers_may_allow = true;
+  std::string callers_may_allow = "public";
   std::string upstream_proxy = "auto", ca_file;
   int64_t connect_timeout_s = 10;
   int64_t max_connections = 256;
@@ -228,8 +228,9 @@ struct Egress {
                "Lists of rules under a name that `allow` can take; there are pypi, npm, github, debian and "
                "others.");
     v.optional("callers_may_allow", callers_may_allow,
-               "Whether sandbox_create and sandbox_update can widen what a sandbox reaches; otherwise the "
-               "profile alone says.");
+               "What sandbox_create and sandbox_update can add to what the profile lets a sandbox reach: "
+               "`public` addresses, `all`, or `none`.",
+               {.one_of = {"none", "public", "all"}});
     v.optional("upstream_proxy", upstream_proxy,
                "The proxy that this host must use: http://[USER:PASSWORD@]HOST:PORT, `none`, or `auto`: "
                "HTTPS_PROXY and NO_PROXY of the server's environment. Behind one names decide alone, and "

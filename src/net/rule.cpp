@@ -174,6 +174,17 @@ bool RuleSet::allows_address(const Address& address, uint16_t port) const {
   return std::ranges::any_of(rules_, [&](const Rule& rule) { return rule.allows_address(address, port); });
 }
 
+bool names_special_addresses(std::string_view text) {
+  try {
+    const Rule rule = parse_rule(text);
+    if (!rule.cidr) return false;
+    const auto special = special_range(rule.cidr->base);
+    return special && rule.cidr->prefix >= special->prefix;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 std::string rule_for(const Host& host, uint16_t port) {
   return is_web_port(port) ? host.to_string() : fmt::format("{}:{}", host.to_string(), port);
 }

@@ -10,7 +10,9 @@
 #include <tuple>
 #include <vector>
 
+#include "net/secret.h"
 #include "runtime/network_rules.h"
+#include "runtime/trust_bundle.h"
 #include "sandbox/egress_gate.h"
 #include "sandbox/names.h"
 #include "sandbox/volumes.h"
@@ -89,6 +91,18 @@ std::string chosen_runtime(const config::Config& config, const config::Profile& 
   if (own == "auto" || own == "crun" || own == "runc") return asked;
   throw Error(Errc::denied, fmt::format("the profile's runtime is '{}', and no other", own))
       .hint("leave `runtime` out, or take another profile: see sandbox_list_profiles");
+}
+
+/// Placeholders for them, and where programs find the authority that the proxy shows to them.
+void add_secrets(const config::Profile& profile, Description& about) {
+  if (about.network != "filtered")
+    throw Error(
+        Errc::invalid_argument,
+        fmt::format("the profile's secrets need the network `filtered`, and this one is `{}`", about.network))
+        .hint("leave `network` out, or take another profile");
+  about.secrets = net::Secrets::new_environment(profile.secrets);
+  for (const auto& [name, placeholder] : about.secrets) about.env[name] = placeholder;
+  for (const auto variable : runtime::kTrustVariables) about.env.emplace(variable, runtime::kTrustPath);
 }
 
 /// What the caller allows comes on top of the profile's, as long as it is for the same kind of network.
@@ -179,8 +193,9 @@ Description describe_new(const config::Config& config, const CreateRequest& requ
       .created_at = WallClock::now(),
       .base = base,
       .volumes = wanted_volumes(profile.volumes, request.volumes)};
-  if (!request.allow.empty()) check_may_allow(config);
+  check_may_allow(config, request.allow);
   if (about.network == "filtered") about.env.merge(egress_environment());
+  if (!profile.secrets.empty()) add_secrets(profile, about);
   if (about.network == "full") check_full_network(about);
   if (about.network == "none" && !request.allow.empty())
     throw Error(Errc::invalid_argument, "`allow` is for a sandbox with a network, and this one has none")
@@ -194,10 +209,17 @@ void check_caps(const config::Limits& caps, const Changes& changes) {
   check_caps(caps, changes.memory_bytes, changes.cpus, changes.pids);
 }
 
-void check_may_allow(const config::Config& config) {
-  if (!config.egress.callers_may_allow)
+void check_may_allow(const config::Config& config, const std::vector<std::string>& rules) {
+  const std::string& scope = config.egress.callers_may_allow;
+  if (scope == "none" && !rules.empty())
     throw Error(Errc::denied, "what sandboxes may reach is for the configuration alone to say")
-        .hint("`allow` of the profile, or `egress.callers_may_allow: true`");
+        .hint("`allow` of the profile, or `egress.callers_may_allow`");
+  if (scope == "all") return;
+  for (const std::string& rule : rules) {
+    if (rule.starts_with('-') || !net::names_special_addresses(rule)) continue;
+    throw Error(Errc::denied, fmt::format("'{}' is not public: only the configuration can allow it", rule))
+        .hint("`allow` of the profile, or `egress.callers_may_allow: all`");
+  }
 }
 
 std::vector<std::string> changed_rules(std::vector<std::string> rules,

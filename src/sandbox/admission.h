@@ -51,8 +51,8 @@ Description describe_new(const config::Config& config, const CreateRequest& requ
 /// The same for what an update asks for.
 void check_caps(const config::Limits& caps, const Changes& changes);
 
-/// Throws denied where callers may not widen what sandboxes reach.
-void check_may_allow(const config::Config& config);
+/// Throws denied where callers may not widen what sandboxes reach that far.
+void check_may_allow(const config::Config& config, const std::vector<std::string>& rules);
 /// Rules as an update leaves them: added, or without the one that follows a `-`.
 std::vector<std::string> changed_rules(std::vector<std::string> rules,
                                        const std::vector<std::string>& changes);

@@ -222,6 +222,7 @@ void Builder::build(Entry& entry, const Build& wanted, std::vector<AttachedVolum
                                                 .host_paths = profile.host_paths,
                                                 .layers = entry.layers,
                                                 .files_in_memory = profile.storage == "memory",
+                                                .trusted_certificate = wanted.trusted_certificate,
                                                 .limits = limits,
                                                 .cgroup = entry.cgroup,
                                                 .first_id = entry.first_id,

@@ -63,6 +63,7 @@ class Builder {
     std::string profile, runtime;
     Base base;
     runtime::Limits limits;
+    std::string trusted_certificate{};  // see SandboxSpec
   };
   /// Makes it whole: its agent has answered, its limits hold from the start. On an Error the entry holds
   /// whatever was made, for remove(). `volumes` are those that it cannot be given later.

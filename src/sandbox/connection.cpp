@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <asio/cancellation_type.hpp>
 #include <asio/post.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
 #include <asio/system_error.hpp>
+#include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
 #include <cstring>
 #include <deque>
@@ -113,6 +115,9 @@ asio::awaitable<void> ConnectionStream::until(Ready ready) {
       came_.expires_at(asio::steady_timer::time_point::max());
     asio::error_code cancelled;
     co_await came_.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
+    // Who is called off takes nothing: what has come is for the next one who reads.
+    if ((co_await asio::this_coro::cancellation_state).cancelled() != asio::cancellation_type::none)
+      throw asio::system_error(asio::error::operation_aborted);
   }
 }
 

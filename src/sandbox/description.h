@@ -30,6 +30,7 @@ struct Description {
   std::vector<std::string> allow;  // what it may reach: hosts and networks, see config::Profile
   std::string user;                // of its commands, as wire::Exec has it; empty = root
   std::map<std::string, std::string> env, labels;
+  std::map<std::string, std::string> secrets;  // by name, what stands for them inside
   runtime::Limits limits;
   runtime::Isolation isolation;
   bool warm = false;                                             // it was ready before it was asked for

@@ -78,6 +78,24 @@ asio::awaitable<bool> ask(std::weak_ptr<Sandbox> weak, net::Refusal refusal) {
   co_return answer->allowed;
 }
 
+/// The connection that was checked, lent to who ends its TLS.
+class Lent final : public net::Duplex {
+ public:
+  explicit Lent(net::Duplex& owned) : owned_(owned) {}
+  asio::awaitable<std::string_view> read() override { return owned_.read(); }
+  asio::awaitable<void> write(std::string_view bytes) override { return owned_.write(bytes); }
+  asio::awaitable<void> end() override { return owned_.end(); }
+  void close() noexcept override { owned_.close(); }
+  asio::any_io_executor executor() override { return owned_.executor(); }
+
+ private:
+  net::Duplex& owned_;
+};
+
+asio::awaitable<std::unique_ptr<net::Duplex>> lend(net::Duplex& owned) {
+  co_return std::make_unique<Lent>(owned);
+}
+
 }  // namespace
 
 std::map<std::string, std::string> egress_environment() {
@@ -91,17 +109,37 @@ std::map<std::string, std::string> egress_environment() {
 
 EgressGate::EgressGate(asio::io_context& io, const config::Config& config)
     : io_(io),
+      home_(config.home),
       settings_(config.egress),
+      secret_settings_(config.secrets),
+      secrets_(std::make_shared<net::SecretStore>(config.secrets)),
       upstream_(net::UpstreamProxy::from(settings_.upstream_proxy, own_environment())),
       audit_(config.home),
       resolver_(io.get_executor()) {}
 
-net::RuleSet EgressGate::rules(const std::vector<std::string>& allow) const {
-  return net::RuleSet(allow, settings_.presets);
+net::RuleSet EgressGate::rules(const Description& about) const {
+  std::vector<std::string> all = about.allow;
+  for (const auto& [name, _] : about.secrets) {
+    const auto found = secret_settings_.find(name);
+    if (found == secret_settings_.end()) continue;
+    for (const std::string& host : found->second.hosts)
+      all.push_back(host.find(':') == std::string::npos ? host + ":443" : host);
+  }
+  return net::RuleSet(all, settings_.presets);
+}
+
+net::SecretExchange& EgressGate::exchange() {
+  const std::lock_guard lock(mutex_);
+  if (!exchange_) exchange_ = std::make_unique<net::SecretExchange>(home_, settings_.ca_file);
+  return *exchange_;
+}
+
+std::string EgressGate::trusted_certificate() {
+  return secret_settings_.empty() ? "" : exchange().authority().certificate_pem();
 }
 
 void EgressGate::open(const std::shared_ptr<Sandbox>& sandbox) {
-  auto egress = std::make_shared<net::Egress>(rules(sandbox->about().allow), limits_of(settings_),
+  auto egress = std::make_shared<net::Egress>(rules(sandbox->about()), limits_of(settings_),
                                               hooks_for(sandbox), upstream_);
   sandbox->set_egress(egress);
   sandbox->listen(kEgressPort, [egress](std::unique_ptr<net::Duplex> client) {
@@ -121,6 +159,17 @@ net::EgressHooks EgressGate::hooks_for(const std::shared_ptr<Sandbox>& sandbox) 
   hooks.audit = [this, id = sandbox->id()](const net::EgressEvent& event) {
     audit_.write(audit_line(id, event));
   };
+  if (const auto placeholders = sandbox->about().secrets; !placeholders.empty()) {
+    const auto secrets = std::make_shared<const net::Secrets>(secrets_, placeholders);
+    hooks.needs_inspection = [secrets](const net::HostPort& target) {
+      return secrets->applies_to(target.host.to_string(), target.port);
+    };
+    hooks.inspect = [secrets, &exchange = exchange()](net::Duplex& client, net::Duplex& upstream,
+                                                      const net::HostPort& target) {
+      return exchange.inspect(client, secrets, target.host.to_string(), target.port,
+                              [&upstream] { return lend(upstream); });
+    };
+  }
   return hooks;
 }
 

@@ -228,7 +228,7 @@ std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request, Descripti
   const auto start = Clock::now();
   prepare();
   disk_guard_.check_room_for_create();
-  if (about.network == "filtered") (void)egress_.rules(about.allow);  // or what is wrong with them
+  if (about.network == "filtered") (void)egress_.rules(about);  // or what is wrong with them
 
   const bool has_volumes = !about.volumes.empty();
   const bool attaches = has_volumes && builder_.attaches_volumes(about.runtime);
@@ -238,8 +238,9 @@ std::shared_ptr<Sandbox> Manager::create(const CreateRequest& request, Descripti
     about.warm = entry->whole() != nullptr;
     try {
       if (!about.warm) {
-        builder_.build(*entry, {about.profile, about.runtime, about.base, about.limits},
-                       has_volumes && !attaches ? &about.volumes : nullptr);
+        builder_.build(
+            *entry, {about.profile, about.runtime, about.base, about.limits, egress_.trusted_certificate()},
+            has_volumes && !attaches ? &about.volumes : nullptr);
         watch(entry);
       }
       if (attaches) builder_.attach_volumes(*entry, about.runtime, about.volumes);
@@ -340,7 +341,7 @@ std::string Manager::build_warm(const std::string& kind) {
     }();
     builder_.charge(entry->id, warm_charge());
     builder_.build(*entry, {profile, config::runtime_of(config_, config_.profiles.at(profile)), base,
-                            default_limits(config_, profile)});
+                            default_limits(config_, profile), egress_.trusted_certificate()});
     if (!entry->whole()->ping(Clock::now() + kPingTimeout))
       throw Error(Errc::timeout, "its agent does not answer");
     for (const std::string& name : config_.pool.interpreters) start_interpreter(*entry->whole(), name);
@@ -473,8 +474,10 @@ void Manager::update(const std::string& id_or_name, Changes changes) {
   std::optional<net::RuleSet> rules;
   if (changes.allow) {
     if (!egress) throw Error(Errc::invalid_argument, "`allow` is for a sandbox with the network `filtered`");
-    changes.allow = changed_rules(sandbox->about().allow, *changes.allow);
-    rules = egress_.rules(*changes.allow);
+    Description changed = sandbox->about();
+    changed.allow = changed_rules(changed.allow, *changes.allow);
+    rules = egress_.rules(changed);
+    changes.allow = changed.allow;
   }
   const auto entry = entry_of(*sandbox);
   runtime::Limits limits = sandbox->about().limits;

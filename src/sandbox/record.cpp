@@ -59,7 +59,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(AttachedVolume, name, target, re
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Description, id, name, profile, runtime, workdir, user, env,
                                                 labels, limits, isolation, warm, ttl, idle_timeout,
                                                 pause_after, background_keeps_alive, created_at, expires_at,
-                                                create_time, base, volumes, network, allow)
+                                                create_time, base, volumes, network, allow, secrets)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(TerminalSize, rows, columns)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(KeptSession, language, name, split)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(KeptProcess, stream, number, title, terminal, hidden,
