@@ -23,20 +23,6 @@ namespace {
 
 constexpr size_t kMaxWaiting = 64;  // of one owner
 
-struct Lookup {
-  explicit Lookup(const asio::any_io_executor& io) : finished(io) {}
-  asio::steady_timer finished;
-  bool done = false;
-  std::vector<Address> addresses;
-  int error = 0;  // of getaddrinfo
-};
-
-struct Job {
-  std::string name;
-  const void* owner;
-  std::weak_ptr<Lookup> lookup;  // gone: nobody waits any more
-};
-
 std::vector<Address> look_up(const std::string& name, int& error) {
   addrinfo wanted{};
   wanted.ai_socktype = SOCK_STREAM;
@@ -64,6 +50,20 @@ std::vector<Address> look_up(const std::string& name, int& error) {
 
 /// Outlives the Resolver as long as a thread is inside getaddrinfo: nobody waits for those.
 struct Resolver::State {
+  struct Lookup {
+    explicit Lookup(const asio::any_io_executor& io) : finished(io) {}
+    asio::steady_timer finished;
+    bool done = false;
+    std::vector<Address> addresses;
+    int error = 0;  // of getaddrinfo
+  };
+
+  struct Job {
+    std::string name;
+    const void* owner;
+    std::weak_ptr<Lookup> lookup;  // gone: nobody waits any more
+  };
+
   std::mutex mutex;
   asio::any_io_executor io;  // empty once the Resolver is gone
   size_t max_threads, max_per_owner, threads = 0;
@@ -124,7 +124,7 @@ Resolver::~Resolver() {
 
 asio::awaitable<std::vector<Address>> Resolver::resolve(std::string name, const void* owner,
                                                         std::chrono::milliseconds within) {
-  const auto lookup = std::make_shared<Lookup>(io_);
+  const auto lookup = std::make_shared<State::Lookup>(io_);
   lookup->finished.expires_after(within);
   {
     const std::lock_guard lock(state_->mutex);

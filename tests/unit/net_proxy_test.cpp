@@ -587,7 +587,7 @@ TEST_SUITE("the egress proxy") {
 
   TEST_CASE("HTTP in a tunnel must be for the host that was allowed, every request of it") {
     const auto http = [](const std::string& text) {
-      return tunnel("ok.example:8080", MemoryDuplex::bytewise(text));
+      return tunnel("ok.example:8080", MemoryDuplex::bytewise(text), {"ok.example:8080"});
     };
     CHECK(http("GET / HTTP/1.1\r\nHost: ok.example:8080\r\n\r\n").out ==
           "GET / HTTP/1.1\r\nHost: ok.example:8080\r\n\r\n");
