@@ -37,9 +37,9 @@ struct SandboxCreateArgs {
     v.optional("cpus", cpus, "Default 2.", {.min = 0.05});
     v.optional("pids", pids, "Default 512.", {.min = 8});
     v.optional("disk", disk, "Default 2g.", {.min = 16 << 20});
-    v.optional("network", network, "Default filtered: only what allow names.",
+    v.optional("network", network, "Default filtered: `allow` alone.",
                {.one_of = {"none", "filtered", "full"}});
-    v.optional("allow", allow, "pypi.org, *.x.org, CIDRs, presets (pypi npm github debian).", {.max = 256});
+    v.optional("allow", allow, "Such as *.x.org, pypi, npm, github.", {.max = 256});
     v.optional("env", env, "Environment.");
     v.optional("workdir", workdir, "Where commands start (default /workspace).");
     v.optional("volumes", volumes, "Outlive sandboxes.");

@@ -28,7 +28,7 @@ constexpr const char* kInstructions =
     "A sandbox has the programs of the host (in /usr) and /workspace to work in. Files stay between calls; "
     "shell "
     "state does not, unless sandbox_eval is given a `session`, which keeps variables as a notebook does. The "
-    "user's own files are not there: write what you need with sandbox_write_file. There is no network.\n"
+    "user's own files are not there: write what you need with sandbox_write_file. There is no network but what sandbox_create or sandbox_update allow.\n"
     "Servers and long jobs: sandbox_exec with `background`, then sandbox_process. Programs that ask "
     "questions or "
     "draw a screen: sandbox_exec with `tty` and `background`, then sandbox_process write, which returns the "

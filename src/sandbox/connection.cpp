@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <asio/cancellation_type.hpp>
+#include <asio/cancellation_state.hpp>
 #include <asio/post.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
@@ -116,7 +116,8 @@ asio::awaitable<void> ConnectionStream::until(Ready ready) {
     asio::error_code cancelled;
     co_await came_.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
     // Who is called off takes nothing: what has come is for the next one who reads.
-    if ((co_await asio::this_coro::cancellation_state).cancelled() != asio::cancellation_type::none)
+    const asio::cancellation_state state = co_await asio::this_coro::cancellation_state;
+    if (state.cancelled() != asio::cancellation_type::none)
       throw asio::system_error(asio::error::operation_aborted);
   }
 }
