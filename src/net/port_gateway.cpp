@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <asio/experimental/awaitable_operators.hpp>
+#include <asio/post.hpp>
 #include <asio/system_error.hpp>
+#include <asio/use_awaitable.hpp>
 #include <charconv>
 #include <chrono>
 #include <optional>
@@ -16,7 +18,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr auto kHeadTimeout = 30s, kIdleTimeout = 75s;
+constexpr auto kHeadTimeout = 30s, kIdleTimeout = 75s, kLinger = 5s;
 constexpr std::string_view kTokenName = "hutch_token", kPathPrefix = "/sandboxes/";
 
 std::optional<uint16_t> port_number(std::string_view text) {
@@ -66,11 +68,27 @@ std::string take_token(std::string& text, char separator) {
   return token;
 }
 
+/// Throws when it is another origin's page that has the browser ask.
+void check_asker(const HttpFields& fields, const std::string& host) {
+  const std::string* site = fields.find("Sec-Fetch-Site");
+  if (const std::string* origin = fields.find("Origin")) {
+    // "null" is what sandboxed frames and redirects between origins have, but also a page's own forms when it
+    // sends no referrer (Fetch, "append a request Origin header").
+    const bool own =
+        *origin == "null" ? site != nullptr && *site == "same-origin" : to_lower(*origin) == "http://" + host;
+    if (!own) throw PortRefusal{403, fmt::format("{} may not ask this origin", origin->substr(0, 200))};
+    return;
+  }
+  // Cookies know no ports: for a page of this very name on another port the browser sends ours along. Links
+  // from elsewhere may be followed.
+  const std::string* destination = fields.find("Sec-Fetch-Dest");
+  if (site != nullptr && (*site == "same-site" || *site == "cross-site") &&
+      (destination == nullptr || *destination != "document"))
+    throw PortRefusal{403, "pages of other origins may only link to this one"};
+}
+
 PortRequest read_browser_request(const RequestHead& head, PortTarget target, const std::string& host) {
-  const std::string* origin = head.fields.find("Origin");
-  // "null" is what sandboxed frames and redirects between origins have.
-  if (origin != nullptr && to_lower(*origin) != "http://" + host)
-    throw PortRefusal{403, fmt::format("{} may not ask this origin", origin->substr(0, 200))};
+  check_asker(head.fields, host);
   PortRequest out{.target = std::move(target), .token = {}, .path = head.target, .of_browser = true};
   if (const size_t query = out.path.find('?'); query != std::string::npos) {
     std::string parameters = out.path.substr(query + 1);
@@ -218,11 +236,15 @@ class PortConversation {
     const RequestHead inner = inner_head(head, request);
     const BodyFraming body = request_framing(head);
     const bool has_body = body.kind != BodyFraming::Kind::none;
-    // One that was kept open may have been closed inside meanwhile: then what has no body is sent once more.
-    if (server_ && request.target == target_ && !has_body) {
+    if (has_body && head.wants_websocket()) throw BadHttp(400, "a WebSocket does not begin with a body");
+    body_passed_ = !has_body;
+    // One that was kept open may have been closed inside meanwhile: then what may be done twice is sent
+    // again.
+    const bool repeatable = head.method == "GET" || head.method == "HEAD" || head.method == "OPTIONS";
+    if (server_ && request.target == target_ && !has_body && repeatable) {
       try {
         co_await server_->write(inner.to_string());
-        co_return co_await pass_answer(head, request);
+        co_return keep_server(co_await pass_answer(head, request));
       } catch (const NoAnswer&) {
       } catch (const asio::system_error&) {
         if (answered_) throw;
@@ -231,8 +253,18 @@ class PortConversation {
     co_await connect(request.target);
     co_await server_->write(inner.to_string());
     using namespace asio::experimental::awaitable_operators;
-    if (has_body) co_return co_await (pass_body(body) && pass_answer(head, request));
-    co_return co_await pass_answer(head, request);
+    if (has_body) co_return keep_server(co_await (pass_body(body) && pass_answer(head, request)));
+    co_return keep_server(co_await pass_answer(head, request));
+  }
+
+  /// Once nothing uses the connection any more; gives back whether another request may follow.
+  bool keep_server(bool goes_on) {
+    // What nobody asked for would be taken for the next answer.
+    if (!goes_on || server_reader_->has_unread()) {
+      server_reader_.reset();
+      server_.reset();
+    }
+    return goes_on;
   }
 
   asio::awaitable<void> connect(const PortTarget& target) {
@@ -251,20 +283,39 @@ class PortConversation {
   asio::awaitable<void> pass_body(const BodyFraming& body) {
     try {
       co_await copy_body(reader_, *server_, body);
+      body_passed_ = true;
+      co_return;
     } catch (const std::exception&) {
       // A server that has answered need not read the rest; for one that waits for it there is no more.
       server_->close();
+    }
+    try {
+      while (!(co_await reader_.read()).empty())
+        co_await asio::post(client_->executor(), asio::use_awaitable);
+    } catch (const std::exception&) {
+      // It has gone, or was given time enough.
+    }
+  }
+
+  asio::awaitable<ResponseHead> read_answer() {
+    try {
+      const auto text = co_await read_head(*server_reader_);
+      if (!text) throw NoAnswer{{502, "the server inside closed the connection without an answer"}};
+      co_return parse_response_head(*text);
+    } catch (const BadHttp& bad) {
+      throw PortRefusal{502, fmt::format("what the server inside answers is not HTTP: {}", bad.what())};
     }
   }
 
   asio::awaitable<bool> pass_answer(const RequestHead& head, const PortRequest& request) {
     for (;;) {
-      const auto text = co_await read_head(*server_reader_);
-      if (!text) throw NoAnswer{{502, "the server inside closed the connection without an answer"}};
-      ResponseHead answer = parse_response_head(*text);
+      ResponseHead answer = co_await read_answer();
       const BodyFraming body = response_framing(answer, head.method);
-      const bool goes_on =
-          answer.keeps_alive() && head.keeps_alive() && body.kind != BodyFraming::Kind::until_end;
+      // On a connection that is used for several sandboxes the next request would be another one's.
+      if (body.kind == BodyFraming::Kind::tunnel && !head.wants_websocket())
+        throw PortRefusal{502, "the server inside switches protocols unasked"};
+      const bool goes_on = answer.keeps_alive() && head.keeps_alive() && body_passed_ &&
+                           body.kind != BodyFraming::Kind::until_end;
       answer.fields.remove_hop_by_hop();
       if (body.kind == BodyFraming::Kind::tunnel) {
         answer.fields.set("Connection", "Upgrade");
@@ -283,8 +334,12 @@ class PortConversation {
       }
       if (answer.status < 200) continue;
       co_await copy_body(*server_reader_, *client_, body);
+      if (!body_passed_) {
+        // It wants no more of it. The client may still send, and would lose the answer to a reset.
+        server_->close();
+        linger_.emplace(*client_, kLinger);
+      }
       answered_ = false;
-      if (!goes_on) server_.reset();
       co_return goes_on;
     }
   }
@@ -301,6 +356,8 @@ class PortConversation {
   PortTarget target_;
   std::unique_ptr<Duplex> server_;
   std::optional<ReadAhead> server_reader_;
+  bool body_passed_ = true;  // of the request
+  std::optional<CloseAfter> linger_;
 };
 
 asio::awaitable<void> converse(std::unique_ptr<Duplex> client, uint16_t own_port,
@@ -313,8 +370,11 @@ asio::awaitable<void> converse(std::unique_ptr<Duplex> client, uint16_t own_port
     refusal = refused;
   } catch (const BadHttp& bad) {
     refusal = PortRefusal{bad.status(), bad.what()};
+  } catch (const asio::system_error& broken) {
+    // The client, or the server inside: the one that is left is told, or closed with the conversation.
+    refusal = PortRefusal{502, fmt::format("the connection to the server inside broke: {}", broken.what())};
   } catch (const std::exception&) {
-    // One of the two has gone: the other is closed with the conversation.
+    // Such as no memory.
   }
   if (!refusal || conversation.answered_) co_return;
   try {

@@ -48,6 +48,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()
 """
 
+# Answers as soon as a request has begun; what comes of it by its path.
+HASTY = r"""
+import socket, threading
+KINDS = {'/early': b'HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno',
+         '/switch': b'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n',
+         '/noise': b'what?\r\n\r\n', '/drop': b''}
+server = socket.create_server(('127.0.0.1', 8007))
+def serve(client):
+    try:
+        while data := client.recv(65536):
+            with open('seen', 'ab') as seen: seen.write(data)
+            kind = data.split(b' ')[1].decode()
+            if kind == '/drop': return client.close()
+            client.sendall(KINDS.get(kind, b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'))
+    except OSError: pass
+while True: threading.Thread(target=serve, args=[server.accept()[0]], daemon=True).start()
+"""
+
 
 class PortCase(SandboxCase):
     def create(self, **arguments):
@@ -325,6 +343,38 @@ class SharedListener(PortCase):
         self.assertIn(b"8005", content)
         self.destroy(box)
         self.assertEqual(self.ask(program.port, program.path)[0].status, 403)
+
+    def test_an_answer_before_the_request_has_been_read_ends_it_and_nothing_else(self):
+        box = self.start(HASTY)
+        self.expose(box, 8007)
+        _, program = self.open(box, 8007)
+        client = connect(program.port)
+        client.sendall(f"POST {program.path}early HTTP/1.1\r\nHost: 127.0.0.1:{program.port}\r\nContent-Length: 10000000\r\n\r\nx".encode())
+        got = client.recv(4096)
+        while not got.endswith(b"\r\n\r\nno"):
+            got += client.recv(4096)
+        self.assertIn(b"413", got)
+        with self.assertRaises(OSError):  # what is sent still is taken for a while, and then no more
+            while True:
+                client.sendall(b"x" * 65536)
+        client.close()
+        self.assertEqual(self.ask(program.port, program.path)[0].status, 200)
+
+    def test_a_server_that_answers_with_nonsense_or_switches_protocols_unasked_is_a_bad_gateway(self):
+        box = self.start(HASTY)
+        self.expose(box, 8007)
+        _, program = self.open(box, 8007)
+        for path in ("switch", "noise", "drop"):
+            self.assertEqual(self.ask(program.port, program.path + path)[0].status, 502, path)
+
+    def test_what_must_not_be_done_twice_is_sent_once(self):
+        box = self.start(HASTY)
+        self.expose(box, 8007)
+        _, program = self.open(box, 8007)
+        client = http.client.HTTPConnection("127.0.0.1", program.port, timeout=20)
+        self.assertEqual(self.ask(program.port, program.path, client=client)[1], b"ok")
+        self.assertEqual(self.ask(program.port, program.path + "drop", method="DELETE", client=client)[0].status, 502)
+        self.assertEqual(self.sh("grep -c ^DELETE seen", sandbox_id=box), "1\n")
 
     def test_slow_and_broken_requests_hold_nobody_up(self):
         box = self.start(WEB, 8006)
