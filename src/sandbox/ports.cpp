@@ -23,25 +23,59 @@ using asio::ip::tcp;
 
 namespace {
 
-tcp::acceptor listen_on(asio::io_context& io, uint16_t port) {
-  tcp::acceptor acceptor(io);
-  const tcp::endpoint endpoint(asio::ip::address_v4::loopback(), port);
-  try {
-    acceptor.open(tcp::v4());
-    acceptor.set_option(tcp::acceptor::reuse_address(true));
-    acceptor.bind(endpoint);
-    acceptor.listen(1024);
-  } catch (const asio::system_error& e) {
-    throw Error(e.code() == asio::error::address_in_use ? Errc::conflict : Errc::unavailable,
-                fmt::format("127.0.0.1:{} cannot be listened on: {}", port, e.code().message()))
-        .hint("leave host_port out to take any free port");
-  }
+using Acceptor = std::shared_ptr<tcp::acceptor>;
+
+/// Throws asio::system_error.
+Acceptor listen_on(asio::io_context& io, const asio::ip::address& address, uint16_t port) {
+  const tcp::endpoint endpoint(address, port);
+  auto acceptor = std::make_shared<tcp::acceptor>(io);
+  acceptor->open(endpoint.protocol());
+  acceptor->set_option(tcp::acceptor::reuse_address(true));
+  acceptor->bind(endpoint);
+  acceptor->listen(1024);
   return acceptor;
+}
+
+Error cannot_listen(const asio::system_error& e, uint16_t port, const char* hint) {
+  return Error(e.code() == asio::error::address_in_use ? Errc::conflict : Errc::unavailable,
+               fmt::format("port {} of the host's loopback cannot be listened on: {}", port,
+                           e.code().message()))
+      .hint(hint);
+}
+
+Acceptor listen_on_ipv4(asio::io_context& io, uint16_t port) {
+  try {
+    return listen_on(io, asio::ip::address_v4::loopback(), port);
+  } catch (const asio::system_error& e) {
+    throw cannot_listen(e, port, "leave host_port out to take any free port");
+  }
+}
+
+/// The same port of 127.0.0.1 and of ::1, where there is one. Browsers try ::1 first for *.localhost: another
+/// user who listened there would be given the tokens.
+std::vector<Acceptor> listen_on_both(asio::io_context& io, uint16_t port) {
+  for (int tries = 1;; ++tries) {
+    try {
+      const Acceptor first = listen_on(io, asio::ip::address_v4::loopback(), port);
+      try {
+        return {first, listen_on(io, asio::ip::address_v6::loopback(), first->local_endpoint().port())};
+      } catch (const asio::system_error& e) {
+        // Without IPv6 nobody else has it either.
+        if (e.code() == std::errc::address_family_not_supported ||
+            e.code() == std::errc::address_not_available)
+          return {first};
+        throw;
+      }
+    } catch (const asio::system_error& e) {
+      if (port == 0 && tries < 16 && e.code() == asio::error::address_in_use) continue;
+      throw cannot_listen(e, port, "set ports.shared_port to a free one, or to 0 for any");
+    }
+  }
 }
 
 /// Hands what comes to `serve` until the acceptor is closed.
 template <class Serve>
-asio::awaitable<void> accept_all(std::shared_ptr<tcp::acceptor> acceptor, Serve serve) {
+asio::awaitable<void> accept_all(Acceptor acceptor, Serve serve) {
   for (;;) {
     asio::error_code err;
     tcp::socket socket = co_await acceptor->async_accept(asio::redirect_error(asio::use_awaitable, err));
@@ -55,7 +89,7 @@ asio::awaitable<void> accept_all(std::shared_ptr<tcp::acceptor> acceptor, Serve 
   }
 }
 
-void close_later(asio::io_context& io, std::shared_ptr<tcp::acceptor> acceptor) {
+void close_later(asio::io_context& io, Acceptor acceptor) {
   asio::post(io, [acceptor = std::move(acceptor)] {
     asio::error_code ignored;
     acceptor->close(ignored);
@@ -91,8 +125,16 @@ class Ports::Way : public std::enable_shared_from_this<Way> {
     co_return co_await sandbox->connect(target_.port);
   }
 
+  /// As connect(), until the way is closed.
+  asio::awaitable<std::unique_ptr<net::Duplex>> connect_while_open() {
+    const auto self = shared_from_this();
+    auto server = co_await connect();
+    if (closed_) throw Error(Errc::not_found, "the port was closed");
+    co_return std::make_unique<Closable>(self, std::move(server));
+  }
+
   void listen(uint16_t host_port) {
-    acceptor_ = std::make_shared<tcp::acceptor>(listen_on(io_, host_port));
+    acceptor_ = listen_on_ipv4(io_, host_port);
     host_port_ = acceptor_->local_endpoint().port();
     auto serve = [weak = weak_from_this()](tcp::socket socket) {
       if (const auto self = weak.lock())
@@ -104,7 +146,8 @@ class Ports::Way : public std::enable_shared_from_this<Way> {
   void close() {
     if (acceptor_) close_later(io_, acceptor_);
     asio::post(io_, [self = shared_from_this()] {
-      for (net::Duplex* client : self->clients_) client->close();
+      self->closed_ = true;
+      for (net::Duplex* connection : self->connected_) connection->close();
     });
   }
 
@@ -117,7 +160,7 @@ class Ports::Way : public std::enable_shared_from_this<Way> {
   asio::awaitable<void> serve(tcp::socket socket) {
     const auto self = shared_from_this();
     net::TcpDuplex client(std::move(socket));
-    clients_.insert(&client);
+    connected_.insert(&client);
     ++connections_;
     try {
       const auto server = co_await connect();
@@ -127,16 +170,37 @@ class Ports::Way : public std::enable_shared_from_this<Way> {
       client.reset();
     }
     --connections_;
-    clients_.erase(&client);
+    connected_.erase(&client);
   }
+
+  /// Of which the way knows, so that it can close it.
+  class Closable final : public net::Duplex {
+   public:
+    Closable(std::shared_ptr<Way> way, std::unique_ptr<net::Duplex> inner)
+        : way_(std::move(way)), inner_(std::move(inner)) {
+      way_->connected_.insert(this);
+    }
+    ~Closable() override { way_->connected_.erase(this); }
+    asio::awaitable<std::string_view> read() override { return inner_->read(); }
+    asio::awaitable<void> write(std::string_view bytes) override { return inner_->write(bytes); }
+    asio::awaitable<void> end() override { return inner_->end(); }
+    void close() noexcept override { inner_->close(); }
+    asio::any_io_executor executor() override { return inner_->executor(); }
+
+   private:
+    const std::shared_ptr<Way> way_;
+    const std::unique_ptr<net::Duplex> inner_;
+  };
 
   asio::io_context& io_;
   const std::weak_ptr<Sandbox> sandbox_;
   const net::PortTarget target_;
-  std::shared_ptr<tcp::acceptor> acceptor_;
+  Acceptor acceptor_;
   uint16_t host_port_ = 0;
   std::atomic<size_t> connections_{0};
-  std::set<net::Duplex*> clients_;  // on the I/O thread
+  // On the I/O thread:
+  std::set<net::Duplex*> connected_;
+  bool closed_ = false;
 };
 
 /// The listener that all ways share.
@@ -144,9 +208,8 @@ class Ports::Shared : public std::enable_shared_from_this<Shared> {
  public:
   Shared(asio::io_context& io, const config::Ports& settings, Ports& ports)
       : io_(io),
-        acceptor_(
-            std::make_shared<tcp::acceptor>(listen_on(io, static_cast<uint16_t>(settings.shared_port)))),
-        port_(acceptor_->local_endpoint().port()),
+        acceptors_(listen_on_both(io, static_cast<uint16_t>(settings.shared_port))),
+        port_(acceptors_.front()->local_endpoint().port()),
         max_connections_(static_cast<size_t>(settings.max_connections)),
         ports_(&ports) {
     hooks_.admits = [this](const net::PortTarget& target, std::string_view token) {
@@ -161,7 +224,8 @@ class Ports::Shared : public std::enable_shared_from_this<Shared> {
       if (self->connections_ >= self->max_connections_) return;  // closed
       asio::co_spawn(self->io_, self->serve(std::move(socket)), asio::detached);
     };
-    asio::co_spawn(io_, accept_all(acceptor_, std::move(serve)), asio::detached);
+    for (const Acceptor& acceptor : acceptors_)
+      asio::co_spawn(io_, accept_all(acceptor, serve), asio::detached);
   }
 
   void close() {
@@ -169,7 +233,7 @@ class Ports::Shared : public std::enable_shared_from_this<Shared> {
       const std::lock_guard lock(mutex_);
       ports_ = nullptr;
     }
-    close_later(io_, acceptor_);
+    for (const Acceptor& acceptor : acceptors_) close_later(io_, acceptor);
   }
 
   uint16_t port() const { return port_; }
@@ -193,11 +257,11 @@ class Ports::Shared : public std::enable_shared_from_this<Shared> {
   asio::awaitable<std::unique_ptr<net::Duplex>> connect(net::PortTarget target) const {
     const auto way = find(target);
     if (!way) throw Error(Errc::not_found, "the port was closed");
-    co_return co_await way->connect();
+    co_return co_await way->connect_while_open();
   }
 
   asio::io_context& io_;
-  const std::shared_ptr<tcp::acceptor> acceptor_;
+  const std::vector<Acceptor> acceptors_;
   const uint16_t port_;
   const size_t max_connections_;
   size_t connections_ = 0;  // on the I/O thread
@@ -254,7 +318,12 @@ OpenPort Ports::expose(const std::shared_ptr<Sandbox>& sandbox, uint16_t port, u
     throw Error(Errc::conflict,
                 fmt::format("port {} is open already, as 127.0.0.1:{}", port, way->host_port()))
         .hint("close it first with sandbox_close_port");
-  if (way->host_port() == 0) way->listen(host_port);
+  try {
+    if (way->host_port() == 0) way->listen(host_port);
+  } catch (const Error&) {
+    if (way->token.empty()) ways_.erase({sandbox->id(), port});  // it was made for this
+    throw;
+  }
   return describe(*way);
 }
 

@@ -203,6 +203,7 @@ class OwnListener(PortCase):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             number = taken.getsockname()[1]
             self.assertIn(str(number), self.refused("sandbox_expose_port", sandbox_id=box, port=7007, host_port=number))
+            self.assertEqual(self.ok("sandbox_list_ports", sandbox_id=box)["ports"], [])
         self.assertEqual(self.expose(box, 7007, host_port=number), number)
 
     def assert_over(self, client):
