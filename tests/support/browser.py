@@ -98,12 +98,16 @@ class Browser:
         except subprocess.TimeoutExpired:
             pass
         try:
-            os.killpg(self.process.pid, signal.SIGKILL)  # what it has started may outlive it
+            end = time.monotonic() + 10
+            while time.monotonic() < end:  # what it has started may outlive it, and write
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.poll()
+                time.sleep(0.005)
         except ProcessLookupError:
             pass
         self.process.wait()
         os.close(self.answers)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.folder)
 
 
 class Page:
