@@ -72,9 +72,9 @@ void add_sandbox_create(mcp::ToolRegistry& registry, Services& services) {
       {.name = "sandbox_create",
        .title = "Create a sandbox",
        .description =
-           "Makes an isolated Linux sandbox with the host's programs, none of its files, and no network but "
-           "what `allow` names. Calls without sandbox_id share a default one. Files live until "
-           "sandbox_destroy, ttl_s, or 30 minutes without use.",
+           "Makes an isolated Linux sandbox with the host's programs and none of its files. Calls without "
+           "sandbox_id share a default one. Files live until sandbox_destroy, ttl_s, or 30 minutes without "
+           "use.",
        .toolset = "core",
        .lean = true,
        .always_load = true},

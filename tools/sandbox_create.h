@@ -37,7 +37,7 @@ struct SandboxCreateArgs {
     v.optional("cpus", cpus, "Default 2.", {.min = 0.05});
     v.optional("pids", pids, "Default 512.", {.min = 8});
     v.optional("disk", disk, "Default 2g.", {.min = 16 << 20});
-    v.optional("network", network, "Default filtered: `allow` alone.",
+    v.optional("network", network, "Default filtered.",
                {.one_of = {"none", "filtered", "full"}});
     v.optional("allow", allow, "Such as *.x.org, pypi, npm, github.", {.max = 256});
     v.optional("env", env, "Environment.");

@@ -73,7 +73,10 @@ void Connection::accept(UniqueFd fd, uint32_t stream, uint32_t listener, size_t 
 
 void Connection::on_event(uint32_t events, Services& services) {
   if (free() || error_ != 0) return;
-  if (!connected_) return on_connected(services);
+  if (!connected_) {
+    if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0) on_connected(services);
+    return;
+  }
   if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) peer_ended_ = true;
   if ((events & ~static_cast<uint32_t>(EPOLLOUT)) != 0) readable_ = true;
   if (told_end_ && (events & EPOLLERR) != 0) return fail(ECONNRESET, "send", services);
@@ -90,6 +93,10 @@ void Connection::on_connected(Services& services) {
     return;
   }
   if (error != 0) return fail(error, "connect", services);
+  sockaddr_storage peer{};
+  size = sizeof peer;
+  // Not yet: the event was for the one that had this slot before.
+  if (getpeername(fd_.get(), reinterpret_cast<sockaddr*>(&peer), &size) != 0) return;
   connected_ = readable_ = tell_ready_ = true;
   queue(services);
 }

@@ -18,7 +18,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr auto kHeadTimeout = 30s, kIdleTimeout = 75s, kLinger = 5s;
+constexpr auto kHeadTimeout = 30s, kIdleTimeout = 75s, kAnswerTimeout = 600s, kLinger = 5s;
 constexpr std::string_view kTokenName = "hutch_token", kPathPrefix = "/sandboxes/";
 
 std::optional<uint16_t> port_number(std::string_view text) {
@@ -158,7 +158,7 @@ std::string to_cookie(const PortRequest& request) {
   return fmt::format(
       "Location: {}\r\nSet-Cookie: {}={}; Path=/; HttpOnly; SameSite=Lax\r\nReferrer-Policy: no-referrer\r\n",
       // Not "//...", which would be another host.
-      "/" + request.path.substr(std::min(request.path.find_first_not_of('/'), request.path.size())),
+      "/" + request.path.substr(std::min(request.path.find_first_not_of("/\\"), request.path.size())),
       kTokenName, request.token);
 }
 
@@ -299,6 +299,8 @@ class PortConversation {
 
   asio::awaitable<ResponseHead> read_answer() {
     try {
+      // A client that has gone meanwhile is not noticed: what never answers must not keep its place for ever.
+      const CloseAfter deadline(*server_, kAnswerTimeout);
       const auto text = co_await read_head(*server_reader_);
       if (!text) throw NoAnswer{{502, "the server inside closed the connection without an answer"}};
       co_return parse_response_head(*text);

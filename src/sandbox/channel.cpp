@@ -407,9 +407,15 @@ std::shared_ptr<Stream> Channel::find_accepted(const wire::Header& header, std::
     return nullptr;
   }
   auto stream = accepted(header.stream);
-  const std::lock_guard lock(mutex_);
-  if (!closed_) connections_[header.stream] = stream;
-  return stream;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!closed_) {
+      connections_[header.stream] = stream;
+      return stream;
+    }
+  }
+  stream->on_closed();
+  return nullptr;
 }
 
 void Channel::close() {

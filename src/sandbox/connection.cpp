@@ -32,12 +32,14 @@ class ConnectionStream final : public Stream, public std::enable_shared_from_thi
   }
   bool offer_reading() override { return false; }
 
-  /// Returns when `ready` holds; throws when the connection is broken. With the lock held it runs.
+  /// Returns when `ready`, which runs with the lock held, is true; throws when the connection is broken, with
+  /// `data_first` only after all that came before that.
   template <class Ready>
-  asio::awaitable<void> until(Ready ready);
+  asio::awaitable<void> until(Ready ready, bool data_first = false);
 
   void close() {
     const std::lock_guard lock(mutex_);
+    data_.clear();
     fail(ECONNABORTED);
   }
 
@@ -74,7 +76,10 @@ void ConnectionStream::on_frame(const wire::Header& header, std::string_view pay
     case wire::Type::data:
       data_bytes_ += payload.size();
       if (data_bytes_ > wire::kConnectionWindow) return fail(EPROTO);  // more than it had credit for
-      if (!payload.empty()) data_.emplace_back(payload);
+      if (!data_.empty() && data_.back().size() + payload.size() <= wire::kDataChunk)
+        data_.back() += payload;
+      else if (!payload.empty())
+        data_.emplace_back(payload);
       break;
     case wire::Type::done:
       ended_ = true;
@@ -103,10 +108,11 @@ void ConnectionStream::wake() {
 }
 
 template <class Ready>
-asio::awaitable<void> ConnectionStream::until(Ready ready) {
+asio::awaitable<void> ConnectionStream::until(Ready ready, bool data_first) {
   for (;;) {
     {
       const std::lock_guard lock(mutex_);
+      if (data_first && ready()) co_return;
       if (error_ != 0) throw asio::system_error(asio::error_code(error_, asio::system_category()));
       if (ready()) co_return;
     }
@@ -135,13 +141,15 @@ class AgentConnection final : public net::Duplex {
 
   asio::awaitable<std::string_view> read() override {
     give_credit();
-    co_await stream_->until([this] {
-      if (stream_->data_.empty()) return stream_->ended_;
-      current_ = std::move(stream_->data_.front());
-      stream_->data_.pop_front();
-      stream_->data_bytes_ -= current_.size();
-      return true;
-    });
+    co_await stream_->until(
+        [this] {
+          if (stream_->data_.empty()) return stream_->ended_;
+          current_ = std::move(stream_->data_.front());
+          stream_->data_.pop_front();
+          stream_->data_bytes_ -= current_.size();
+          return true;
+        },
+        true);
     if (current_.empty()) told_end_ = true;
     co_return current_;
   }

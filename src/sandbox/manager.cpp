@@ -534,6 +534,7 @@ void Manager::remove(const std::string& id) {
   const auto sandbox = entry->whole();
   ports_.close_all(id);
   if (sandbox) sandbox->end("it was removed");  // without the lock: it drops what is not written yet
+  ports_.close_all(id);                         // also what was opened meanwhile
   {
     const std::lock_guard lock(mutex_);
     if (entries_.erase(id) == 0) return;

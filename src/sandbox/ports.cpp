@@ -279,6 +279,7 @@ Ports::~Ports() {
 
 /// With mutex_ held.
 std::shared_ptr<Ports::Way> Ports::way_to(const std::shared_ptr<Sandbox>& sandbox, uint16_t port) {
+  if (!sandbox->running()) throw Error(Errc::not_found, fmt::format("sandbox {} has ended", sandbox->id()));
   auto& way = ways_[{sandbox->id(), port}];
   if (!way) way = std::make_shared<Way>(io_, sandbox, port);
   return way;
@@ -298,8 +299,16 @@ OpenPort Ports::expose(const std::shared_ptr<Sandbox>& sandbox, uint16_t port, u
   std::string problem = "nothing listens there";
   for (auto pause = 5ms;; pause = std::min<std::chrono::milliseconds>(2 * pause, 200ms)) {
     try {
-      asio::co_spawn(io_, try_port(sandbox, port), asio::use_future).get();
-      break;
+      auto attempt = asio::co_spawn(io_, try_port(sandbox, port), asio::use_future);
+      // One that is not answered, such as by a full backlog, is left to itself.
+      while (attempt.wait_for(10ms) != std::future_status::ready && !stop.stop_requested() &&
+             Clock::now() < deadline) {
+      }
+      if (attempt.wait_for(0ms) == std::future_status::ready) {
+        attempt.get();
+        break;
+      }
+      problem = "it does not take the connection";
     } catch (const asio::system_error& e) {
       problem = e.code().message();
     }

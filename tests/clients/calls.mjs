@@ -22,6 +22,11 @@ export const calls = [
   { tool: 'sandbox_process', args: { sandbox_id: 'real-client', action: 'list' }, text: /no background processes/, field: 'processes' },
   { tool: 'sandbox_info', args: { sandbox_id: 'real-client' }, text: /real-client|sbx-/, field: 'limits' },
   { tool: 'sandbox_update', args: { sandbox_id: 'real-client', ttl_s: 900 }, text: /sbx-/, field: 'expires_at' },
+  { tool: 'sandbox_port_url', args: { sandbox_id: 'real-client', port: 8000 }, text: /localhost/, field: 'path_url' },
+  { tool: 'sandbox_exec', args: { sandbox_id: 'real-client', command: 'python3 -m http.server 8000', background: true }, text: /process/, field: 'process_id' },
+  { tool: 'sandbox_expose_port', args: { sandbox_id: 'real-client', port: 8000 }, text: /127\.0\.0\.1/, field: 'host_port' },
+  { tool: 'sandbox_list_ports', args: { sandbox_id: 'real-client' }, text: /8000/, field: 'ports' },
+  { tool: 'sandbox_close_port', args: { sandbox_id: 'real-client', port: 8000 }, text: /is closed/, field: 'closed' },
   { tool: 'sandbox_create_template', args: { sandbox_id: 'real-client', name: 'real-client' }, text: /made template real-client/, field: 'size_bytes' },
   { tool: 'sandbox_list_templates', args: {}, text: /real-client/, field: 'templates' },
   { tool: 'sandbox_fork', args: { sandbox_id: 'real-client', name: 'real-fork' }, text: /forked sbx-/, field: 'sandboxes' },
@@ -38,6 +43,9 @@ export const alone = {
   sandbox_exec: { command: 'echo 54' },
   sandbox_eval: { code: '2 ** 10', language: 'python' },
   sandbox_process: { action: 'list' },
+  sandbox_port_url: { port: 8000 },
+  sandbox_close_port: { port: 8000 },
+  sandbox_expose_port: { port: 8000, timeout_s: 0 }, // isError: nothing listens there
   sandbox_create_template: { name: 'alone' },
   sandbox_delete_template: { name: 'none' }, // isError: there is none
   sandbox_destroy: { sandbox_id: 'sbx-000000000000' }, // gone already: a success
