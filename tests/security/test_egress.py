@@ -250,7 +250,7 @@ print(json.dumps(out))
 
 class Traffic(EgressCase):
     """That a connection is used for the host only that it was allowed for."""
-    allow = ("files.example.org", "files.example.org:8443", "203.0.113.0/24")
+    allow = ("files.example.org", "files.example.org:*", "203.0.113.0/24")
 
     @classmethod
     def setUpClass(cls):
@@ -382,16 +382,16 @@ END''')
             b"CONNECT files.example.org:443/ HTTP/1.1", b"CONNECT ok@files.example.org:443 HTTP/1.1", b"OPTIONS * HTTP/1.1", b"PRI * HTTP/2.0")]
         wrong += [b"CONNECT files.example.org:443 HTTP/1.1\r\nHost: files.example.org:443\r\nContent-Length: 5\r\n\r\nhello", b"\r\n\r\n", b"\0" * 100,
                   b"GET http://files.example.org/ HTTP/1.1\r\n\r\n", b"A" * (1 << 20)]
-        self.ok("sandbox_write_file", sandbox_id=self.box, path="/tmp/wrong.json", content=json.dumps([w.decode("latin-1") for w in wrong]))
-        before = self.ok("sandbox_info", sandbox_id=self.box)["refused"]
-        found = self.inside('print(json.dumps([status(ask(w.encode("latin-1"))) for w in json.load(open("/tmp/wrong.json"))]))')
+        box = self.create(allow=["files.example.org"])
+        self.ok("sandbox_write_file", sandbox_id=box, path="/tmp/wrong.json", content=json.dumps([w.decode("latin-1") for w in wrong]))
+        found = self.inside('print(json.dumps([status(ask(w.encode("latin-1"))) for w in json.load(open("/tmp/wrong.json"))]))', box)
         for request, status in zip(wrong, found):
             with self.subTest(request[:200]):
                 self.assertIn(status, (400, 431, 501, 505))
         self.assertEqual(self.requests(), [])
         self.assert_nothing_left()
-        count = sum(r["count"] for r in self.ok("sandbox_info", sandbox_id=self.box)["refused"]) - sum(r["count"] for r in before)
-        self.assertEqual(count, len(wrong))  # each of them is shown
+        shown = self.ok("sandbox_info", sandbox_id=box)["refused"]
+        self.assertEqual(sum(r["count"] for r in shown), len(wrong))
 
     def test_a_body_in_broken_chunks_is_refused_as_the_clients_mistake(self):
         found = self.inside('''
@@ -406,6 +406,29 @@ print(json.dumps([status(ask(head + body)) for body in (b"zz\\r\\n", b"-1\\r\\n"
 print(json.dumps(status(ask(b"POST http://files.example.org/outer HTTP/1.1\\r\\nHost: files.example.org\\r\\nConnection: close\\r\\nContent-Length: {len(inner)}\\r\\n\\r\\n" + {inner!r}))))
 ''')
         self.assertEqual([(r["path"], r["body"].encode()) for r in self.requests()], [("/outer", inner)])
+
+    def test_redirects_to_names_that_no_rule_allows_are_refused(self):
+        for port, to in (8101, "http://evil.example/?canary"), (8102, "https://evil.example/"), (8103, "http://files.example.org@evil.example/"):
+            with self.subTest(to):
+                self.answering(PUBLIC4, port, lambda _: b"HTTP/1.1 302 Found\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % to.encode())
+                done = self.exec(f"curl -sSL -o /dev/null http://files.example.org:{port}/")
+                self.assertEqual([(r["host"], r["reason"]) for r in done["refused"]], [("evil.example", "no_rule")])
+        self.assertEqual((self.requests(), self.left()[1]), ([], {"files.example.org"}))
+
+    def test_a_websocket_reaches_what_is_allowed_and_stays_there(self):
+        self.answering(PUBLIC4, 8110, lambda _: b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nframes")
+        found = self.inside('''
+def websocket(host):
+    s = socket.create_connection(PROXY, 60)
+    s.sendall(b"GET http://%s/ HTTP/1.1\\r\\nHost: %s\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\nSec-WebSocket-Version: 13\\r\\n"
+              b"Sec-WebSocket-Key: MTIzNDU2Nzg5MDEyMzQ1Ng==\\r\\n\\r\\n" % (host, host))
+    first = head(s)
+    if status(first) == 101: s.sendall(b"CONNECT evil.example:443 HTTP/1.1\\r\\nHost: evil.example:443\\r\\n\\r\\n")
+    return [status(first), rest(s).decode() if status(first) == 101 else ""]
+print(json.dumps([websocket(b"files.example.org:8110"), websocket(b"evil.example"), websocket(b"169.254.169.254")]))
+''')
+        self.assertEqual(found, [[101, "frames"], [403, ""], [403, ""]])
+        self.assertEqual(self.left(), ({("tcp", PUBLIC4, 8110)}, {"files.example.org"}))
 
     def test_fields_for_the_proxy_alone_do_not_go_on(self):
         self.sh("curl -sS --proxy-header 'Proxy-Authorization: Basic canary' --proxy-user canary:canary http://files.example.org/", sandbox_id=self.box)
@@ -520,6 +543,18 @@ class Visible(EgressCase):
         self.assertEqual([(line["allowed"], line["protocol"], line["host"], line["port"], line.get("address")) for line in lines],
                          [(False, "http", "evil.example", 80, None)] * 2 + [(True, "http", "files.example.org", 80, PUBLIC4)])
         self.assertEqual(self.exec("true", box)["refused"], [])
+
+    def test_a_flood_of_refusals_is_listed_in_short_and_audited_in_full(self):
+        box = self.create()
+        done = self.exec("python3 - <<'END'\n" + PROXY + '''
+for i in range(600): assert connect(f"canary{i}.evil.example:443")[1] == 403
+for i in range(200): assert connect("same.evil.example:443")[1] == 403
+END''', box)
+        self.assertEqual(done["exit_code"], 0, done)
+        self.assertLessEqual(len(done["refused"]), 256)
+        self.assertLessEqual(len(done["notes"]), 12)
+        self.assertEqual([r["count"] for r in done["refused"] if r["host"] == "same.evil.example"], [200])
+        self.assertEqual(len(self.audit(box)), 800)
 
     def test_what_was_to_be_carried_out_is_refused_and_kept_nowhere(self):
         box = self.create(allow=["files.example.org"])
