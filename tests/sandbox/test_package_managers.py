@@ -139,11 +139,6 @@ class PackageManagers(EgressCase):
         git("commit", "-qm", "The answer")
         git("clone", "-q", "--bare", ".", f"{cls.root}/{GIT}/tiny.git")
 
-    def with_authority(self, box):
-        with open(self.net.ca.certificate, encoding="utf-8") as f:
-            self.ok("sandbox_write_file", sandbox_id=box, path="/tmp/ca.pem", content=f.read())
-        return box
-
     def uses(self, program, command, *hosts):
         """The output of a command in a sandbox that may reach these hosts alone, which it all does and no other."""
         if not shutil.which(program, path="/usr/local/bin:/usr/bin:/bin"):

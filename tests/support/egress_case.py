@@ -77,11 +77,18 @@ class EgressCase(SandboxCase):
         return super().server(*args, under=cls.net.host.enter, **options)
 
     def setUp(self):
-        self._packets, self._questions, self._requests = len(self.net.seen()), len(self.net.dns.questions), len(self.net.requests)
+        self._packets, self._questions = len(self.net.seen()), len(self.net.dns.questions)
+        self._requests = len(self.net.requests)
 
     def create(self, **arguments):
         box = self.ok("sandbox_create", **arguments)["sandbox_id"]
         self.addCleanup(self.call, "sandbox_destroy", sandbox_id=box)
+        return box
+
+    def with_authority(self, box):
+        """The sandbox, with the certificate of the network's authority in /tmp/ca.pem."""
+        with open(self.net.ca.certificate, encoding="utf-8") as f:
+            self.ok("sandbox_write_file", sandbox_id=box, path="/tmp/ca.pem", content=f.read())
         return box
 
     def inside(self, code, box=None):
