@@ -207,6 +207,11 @@ class HttpClient {
         // A server may end a kept connection just when the next request is on its way.
         stale = kept && !state.answered && !state.used_body;
         silent_ = state.answered;
+        if (state.bad_body)
+          throw egress_->refuse("http", {.host = target.host.to_string(),
+                                         .port = target.port,
+                                         .reason = Reason::malformed,
+                                         .why = error.what()});
         if (!stale) fail(error);
       }
     }

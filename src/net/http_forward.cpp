@@ -15,12 +15,16 @@ constexpr auto kAnswerWithin = 10min;
 constexpr int kMaxInformational = 16;
 
 /// Sends the body; a server that does not want all of it may have answered already.
-asio::awaitable<bool> send_body(ReadAhead& client, ReadAhead& upstream, const BodyFraming& framing) {
+asio::awaitable<bool> send_body(ReadAhead& client, ReadAhead& upstream, const BodyFraming& framing,
+                                ForwardState& state) {
   try {
     co_await copy_body(client, upstream, framing);
     co_return true;
   } catch (const asio::system_error&) {
     co_return false;
+  } catch (const BadHttp&) {
+    state.bad_body = true;
+    throw;
   }
 }
 
@@ -75,7 +79,7 @@ asio::awaitable<Forwarded> forward(ReadAhead& client, RequestHead request, ReadA
   // Whether it wants the body the server may say later: waiting for that would hold up those that never do.
   if (expects && state.used_body && request.minor == 1)
     co_await client.write("HTTP/1.1 100 Continue\r\n\r\n");
-  const bool sent = co_await send_body(client, upstream, body);
+  const bool sent = co_await send_body(client, upstream, body, state);
   ResponseHead answer = co_await read_answer(client, upstream, request.minor == 1, state);
   if (answer.status == 101) {
     if (!websocket) throw Error(Errc::unavailable, "the server switches protocols unasked");
