@@ -212,4 +212,12 @@ std::optional<SpecialRange> special_range(const Address& given) {
   return std::nullopt;
 }
 
+bool lie_in_special_range(const Cidr& addresses) {
+  const auto first = special_range(addresses.base);
+  return (first && addresses.prefix >= first->prefix) ||
+         std::ranges::any_of(listed_ranges(), [&](const Listed& range) {
+           return addresses.prefix >= range.cidr.prefix && range.cidr.contains(addresses.base);
+         });
+}
+
 }  // namespace hutch::net

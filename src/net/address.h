@@ -38,4 +38,7 @@ struct SpecialRange {
 /// NAT64, IPv4-compatible) counts as well, and so do the addresses of this host's own interfaces.
 std::optional<SpecialRange> special_range(const Address& address);
 
+/// Whether one special range holds all of them: the wider one too where they begin with one inside it.
+bool lie_in_special_range(const Cidr& addresses);
+
 }  // namespace hutch::net

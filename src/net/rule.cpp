@@ -177,9 +177,7 @@ bool RuleSet::allows_address(const Address& address, uint16_t port) const {
 bool names_special_addresses(std::string_view text) {
   try {
     const Rule rule = parse_rule(text);
-    if (!rule.cidr) return false;
-    const auto special = special_range(rule.cidr->base);
-    return special && rule.cidr->prefix >= special->prefix;
+    return rule.cidr && lie_in_special_range(*rule.cidr);
   } catch (const Error&) {
     return false;
   }
