@@ -146,13 +146,17 @@ with socket.create_connection(PROXY, 60) as s:
         self.assertEqual(self.exec("curl -sS --noproxy '*' http://127.0.0.1:8000/")["exit_code"], 7)
 
     def test_a_special_address_is_reached_when_a_rule_means_it_and_its_neighbours_are_not(self):
-        box = self.create(allow=["10.5.0.0/16", "[fd00:5::]/32", f"{network.HOST_LAN}:8088"])
+        server = self.server("--results", "structured", env={"HUTCH_POOL__MAX": 0, "HUTCH_EGRESS__CALLERS_MAY_ALLOW": "all"})
+        self.addCleanup(server.close)
+        rules = ["10.5.0.0/16", "[fd00:5::]/32", f"{network.HOST_LAN}:8088"]
+        box = call(server, "sandbox_create", allow=rules).structured["sandbox_id"]
+        self.addCleanup(call, server, "sandbox_destroy", sandbox_id=box)
         self.net.serve_http(8088, namespace=self.net.host)
-        found = self.inside(f'''
+        done = call(server, "sandbox_exec", sandbox_id=box, command="python3 - <<'END'\n" + PROXY + f'''
 print(json.dumps([status(get(f"http://{{h}}/")) for h in ("10.5.6.7", "[fd00:5::1]", "{network.HOST_LAN}:8088",
     "10.6.0.1", "[fd00:6::1]", "{network.HOST_LAN}:8089", "{network.HOST4}:8088", "127.0.0.1:8088")]))
-''', box)
-        self.assertEqual(found, [200] * 3 + [403] * 5)
+END''').structured
+        self.assertEqual(json.loads(done["stdout"]), [200] * 3 + [403] * 5)
 
 
 class Names(EgressCase):
@@ -675,12 +679,29 @@ END''')["process_id"]
         self.assertEqual(self.ok("sandbox_info", sandbox_id=self.box)["allow"], [CONTROL, *self.allow])
         self.assertIn("*.name", self.refused("sandbox_create", allow=["*example.org"]))
 
+    def test_callers_allow_public_addresses_alone(self):
+        for rule in (*METADATA, "127.0.0.1", "0.0.0.0", "[::1]:*", "::ffff:127.0.0.1", "10.0.0.0/8", "192.168.1.1:22", "fd00::/8", "fe80::1",
+                     "224.0.0.1", network.HOST4, network.HOST6, network.HOST_LAN, "2002:a00:1::1", "64:ff9b::a9fe:a9fe",
+                     "169.254.169.254/31", "169.254.170.2/31", "100.100.100.200/29", "fd00:ec2::254/127", "2001::/23"):
+            with self.subTest(rule):
+                self.assertIn("not public", self.refused("sandbox_create", allow=["files.example.org", rule]))
+                self.assertIn("not public", self.refused("sandbox_update", sandbox_id=self.box, allow=[rule]))
+        self.assertEqual(self.ok("sandbox_info", sandbox_id=self.box)["allow"], [CONTROL, *self.allow])
+
+    def test_what_callers_may_not_allow_is_not_advised_to_them(self):
+        box = self.create()
+        done = self.exec("curl -sS http://169.254.169.254/", box)
+        self.assertEqual([r["reason"] for r in done["refused"]], ["special_address"])
+        self.assertNotIn("sandbox_update", json.dumps(done))
+
     def test_where_callers_may_not_allow_they_cannot_widen_what_the_profile_gives(self):
-        with self.server("--results", "structured", env={"HUTCH_EGRESS__CALLERS_MAY_ALLOW": "false"}) as server:
+        with self.server("--results", "structured", env={"HUTCH_EGRESS__CALLERS_MAY_ALLOW": "none"}) as server:
             self.assertTrue(call(server, "sandbox_create", allow=["late.example.org"]).is_error)
             box = call(server, "sandbox_create").structured["sandbox_id"]
             self.assertTrue(call(server, "sandbox_update", sandbox_id=box, allow=["late.example.org"]).is_error)
-            self.assertIn("403", call(server, "sandbox_exec", sandbox_id=box, command=BOTH).structured["stdout"].split()[0])
+            done = call(server, "sandbox_exec", sandbox_id=box, command=BOTH).structured
+            self.assertEqual(done["stdout"].split(), ["403", "403"])
+            self.assertNotIn("sandbox_update", json.dumps(done))  # which would be refused
             call(server, "sandbox_destroy", sandbox_id=box)
 
     def test_a_warm_sandbox_and_a_fork_have_the_rules_that_were_asked_for(self):
