@@ -39,11 +39,11 @@ std::string_view reason_name(Refusal::Reason reason) {
 
 std::string refusal_text(const Refusal& refusal) {
   std::string out = "refused: " + refusal.why;
-  if (!refusal.rule.empty())
-    out +=
-        fmt::format("\nto allow it: sandbox_update with allow: [\"{}\"], or `allow: [\"{}\"]` in the profile",
-                    refusal.rule, refusal.rule);
-  return out;
+  if (refusal.rule.empty()) return out;
+  const std::string in_profile = fmt::format("`allow: [\"{}\"]` in the profile", refusal.rule);
+  if (!refusal.callers_may) return out + "\nthe configuration alone can allow it: " + in_profile;
+  return out +
+         fmt::format("\nto allow it: sandbox_update with allow: [\"{}\"], or {}", refusal.rule, in_profile);
 }
 
 EgressLimits limits_of(const config::Egress& settings) {
@@ -96,6 +96,7 @@ Egress::Usage Egress::usage() const {
 
 Refused Egress::refuse(std::string_view protocol, Refusal refusal) {
   refusal.time = std::chrono::system_clock::now();
+  refusal.callers_may = !hooks_.callers_may_add || hooks_.callers_may_add(refusal.rule);
   {
     const std::lock_guard lock(mutex_);
     refusal.number = ++last_refusal_;

@@ -32,8 +32,9 @@ struct Refusal {
   std::string host;  // fit to be shown
   uint16_t port = 0;
   Reason reason = Reason::no_rule;
-  std::string why;   // a sentence
-  std::string rule;  // the one that would allow it; empty: none would
+  std::string why;          // a sentence
+  std::string rule;         // the one that would allow it; empty: none would
+  bool callers_may = true;  // give that rule; otherwise it is for the configuration
   uint64_t count = 1;
 };
 
@@ -68,6 +69,8 @@ struct EgressHooks {
   /// The addresses of a name; throws Error.
   std::function<asio::awaitable<std::vector<Address>>(std::string name)> resolve;
   std::function<void(const EgressEvent&)> audit;
+  /// Whether who runs commands may add a rule: nobody is advised to do what would be refused.
+  std::function<bool(const std::string& rule)> callers_may_add;
   /// Whether a person allows this connection, for which a rule is missing. It is waited for, for kAskWithin.
   std::function<asio::awaitable<bool>(Refusal)> ask;
   /// Whether the traffic with a host is to be looked into, and who does it; both streams are its own then,

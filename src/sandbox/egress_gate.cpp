@@ -159,6 +159,9 @@ net::EgressHooks EgressGate::hooks_for(const std::shared_ptr<Sandbox>& sandbox) 
   hooks.audit = [this, id = sandbox->id()](const net::EgressEvent& event) {
     audit_.write(audit_line(id, event));
   };
+  hooks.callers_may_add = [scope = settings_.callers_may_allow](const std::string& rule) {
+    return scope == "all" || (scope == "public" && !net::names_special_addresses(rule));
+  };
   if (const auto placeholders = sandbox->about().secrets; !placeholders.empty()) {
     const auto secrets = std::make_shared<const net::Secrets>(secrets_, placeholders);
     hooks.needs_inspection = [secrets](const net::HostPort& target) {

@@ -691,8 +691,9 @@ END''')["process_id"]
     def test_what_callers_may_not_allow_is_not_advised_to_them(self):
         box = self.create()
         done = self.exec("curl -sS http://169.254.169.254/", box)
-        self.assertEqual([r["reason"] for r in done["refused"]], ["special_address"])
+        self.assertEqual([(r["reason"], r.get("rule")) for r in done["refused"]], [("special_address", None)])
         self.assertNotIn("sandbox_update", json.dumps(done))
+        self.assertIn("`allow` of the profile", "\n".join(done["notes"]))
 
     def test_where_callers_may_not_allow_they_cannot_widen_what_the_profile_gives(self):
         with self.server("--results", "structured", env={"HUTCH_EGRESS__CALLERS_MAY_ALLOW": "none"}) as server:
