@@ -48,17 +48,21 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def host(self):
+        host = self.headers["Host"].split(":")[0]
+        self.server.asked.append((host, self.path))
+        return host
+
     def do_GET(self):
-        self.server.asked.append((self.headers["Host"], self.path))
-        if self.headers["Host"] == GIT:
+        host = self.host()
+        if host == GIT:
             return self.git(b"")
-        self.directory = f"{self.server.root}/{self.headers['Host']}"
+        self.directory = f"{self.server.root}/{host}"
         return super().do_GET()
 
     def do_POST(self):
-        self.server.asked.append((self.headers["Host"], self.path))
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        return self.git(body) if self.headers["Host"] == GIT else self.send_error(404)
+        return self.git(body) if self.host() == GIT else self.send_error(404)
 
     def git(self, body):
         path, _, query = self.path.partition("?")
@@ -83,8 +87,15 @@ class Mirror(http.server.ThreadingHTTPServer):
     def __init__(self, listening, context, root):
         super().__init__(("", 0), Handler, bind_and_activate=False)
         self.socket.close()
-        self.socket = context.wrap_socket(listening, server_side=True, do_handshake_on_connect=False)
+        self.socket = listening if context is None else context.wrap_socket(listening, server_side=True, do_handshake_on_connect=False)
         self.root, self.asked = root, []  # (host, path) of each request
+        self.serving = threading.Thread(target=self.serve_forever, daemon=True)
+        self.serving.start()
+
+    def end(self):
+        self.shutdown()
+        self.serving.join()
+        self.server_close()
 
     def handle_error(self, *_):
         pass  # a client that hangs up
@@ -101,11 +112,7 @@ class PackageManagers(EgressCase):
         cls.root = cls.data_folder()
         cls.furnish()
         cls.mirror = Mirror(cls.net.internet.listen(MIRROR, 443), cls.net.ca.context(cls.allow), cls.root)
-        serving = threading.Thread(target=cls.mirror.serve_forever, daemon=True)
-        serving.start()
-        cls.addClassCleanup(cls.mirror.server_close)
-        cls.addClassCleanup(serving.join)
-        cls.addClassCleanup(cls.mirror.shutdown)
+        cls.addClassCleanup(cls.mirror.end)
 
     @classmethod
     def write(cls, path, content):
@@ -163,6 +170,16 @@ class PackageManagers(EgressCase):
     def test_git_clones(self):
         out = self.uses("git", f"git clone -q https://{GIT}/tiny.git && cat tiny/answer.txt && git -C tiny fetch -q", GIT)
         self.assertEqual(out, "42\n")
+
+    def test_git_clones_without_tls(self):
+        if not shutil.which("git", path="/usr/local/bin:/usr/bin:/bin"):
+            self.skipTest("git is not installed")
+        mirror = Mirror(self.net.internet.listen(MIRROR, 8080), None, self.root)
+        self.addCleanup(mirror.end)
+        box = self.create(allow=[f"{GIT}:8080"])
+        done = self.exec(f"git clone -q http://{GIT}:8080/tiny.git && cat tiny/answer.txt; curl -s -o /dev/null http://{GIT}/", box)
+        self.assertEqual((done["stdout"], [r["port"] for r in done["refused"]]), ("42\n", [80]), done)
+        self.assertIn((GIT, "/tiny.git/git-upload-pack"), mirror.asked)
 
     def test_what_is_missing_for_a_download_is_said_and_can_be_added(self):
         if not shutil.which("pip3", path="/usr/local/bin:/usr/bin:/bin"):
