@@ -189,7 +189,8 @@ std::shared_ptr<AskingExec> AskingExecs::take(const std::string& state) {
   const std::lock_guard lock(mutex_);
   const auto found = all_.find(state);
   if (found == all_.end())
-    throw Error(Errc::not_found, "the command that this answer belongs to is gone").hint("run it again");
+    throw Error(Errc::not_found, "the command that this answer belongs to is gone")
+        .hint("run it again with sandbox_exec");
   auto exec = found->second.first;
   all_.erase(found);
   return exec;

@@ -30,21 +30,20 @@ struct SandboxCreateArgs {
   void describe(V& v) {
     v.optional("profile", profile, "See sandbox_list_profiles.");
     v.optional("template", template_name, "From sandbox_create_template.");
-    v.optional("image", image, "Root file system, such as python:3.12.");
+    v.optional("image", image, "Such as python:3.12.");
     v.optional("name", name, "Usable as sandbox_id.");
     v.optional("runtime", runtime, "runsc: gVisor.");
-    v.optional("memory", memory, "Default 1g; no swap.", {.min = 16 << 20});
+    v.optional("memory", memory, "Default 1g.", {.min = 16 << 20});
     v.optional("cpus", cpus, "Default 2.", {.min = 0.05});
     v.optional("pids", pids, "Default 512.", {.min = 8});
     v.optional("disk", disk, "Default 2g.", {.min = 16 << 20});
-    v.optional("network", network, "Default filtered.",
-               {.one_of = {"none", "filtered", "full"}});
-    v.optional("allow", allow, "Such as *.x.org, pypi, npm, github.", {.max = 256});
+    v.optional("network", network, "Default filtered.", {.one_of = {"none", "filtered", "full"}});
+    v.optional("allow", allow, "Such as *.x.org, pypi, npm.", {.max = 256});
     v.optional("env", env, "Environment.");
-    v.optional("workdir", workdir, "Where commands start (default /workspace).");
+    v.optional("workdir", workdir, "Default /workspace.");
     v.optional("volumes", volumes, "Outlive sandboxes.");
     v.optional("ttl_s", ttl_s, "Seconds until it ends (default 0: never).", {.min = 0, .max = 31'536'000});
-    v.optional("idle_timeout_s", idle_timeout_s, "Seconds without use until then (default 1800).",
+    v.optional("idle_timeout_s", idle_timeout_s, "Without use (default 1800).",
                {.min = 0, .max = 31'536'000});
     v.optional("labels", labels, "For sandbox_list.", {.max = 64});
   }

@@ -215,8 +215,9 @@ class ListenerStream final : public Stream {
   const uint16_t port_;
 };
 
-asio::awaitable<std::unique_ptr<net::Duplex>> open(asio::any_io_executor executor,
-                                                   std::shared_ptr<Channel> channel, uint16_t port) {
+asio::awaitable<std::unique_ptr<net::Duplex>> open_connection(asio::any_io_executor executor,
+                                                              std::shared_ptr<Channel> channel,
+                                                              uint16_t port) {
   auto stream = std::make_shared<ConnectionStream>(executor);
   const uint32_t id = channel->open_connection(stream);
   auto connection = std::make_unique<AgentConnection>(channel, stream, id);
@@ -228,17 +229,17 @@ asio::awaitable<std::unique_ptr<net::Duplex>> open(asio::any_io_executor executo
 
 asio::awaitable<std::unique_ptr<net::Duplex>> connect(asio::any_io_executor executor,
                                                       std::shared_ptr<Channel> channel, uint16_t port) {
-  return open(std::move(executor), std::move(channel), port);
+  return open_connection(std::move(executor), std::move(channel), port);
 }
 
 Listener::Listener(const asio::any_io_executor& executor, std::shared_ptr<Channel> channel, uint16_t port,
                    Accept accept)
     : channel_(std::move(channel)) {
-  const auto on_accepted = [executor, accept = std::move(accept),
+  const auto on_accepted = [executor, serve = std::move(accept),
                             weak = std::weak_ptr(channel_)](uint32_t id) -> std::shared_ptr<Stream> {
     auto stream = std::make_shared<ConnectionStream>(executor);
-    asio::post(executor, [accept, weak, stream, id] {
-      if (const auto alive = weak.lock()) accept(std::make_unique<AgentConnection>(alive, stream, id));
+    asio::post(executor, [serve, weak, stream, id] {
+      if (const auto alive = weak.lock()) serve(std::make_unique<AgentConnection>(alive, stream, id));
     });
     return stream;
   };

@@ -40,12 +40,12 @@ asio::awaitable<std::unique_ptr<net::Duplex>> Sandbox::connect(uint16_t port) {
 }
 
 void Sandbox::listen(uint16_t port, Listener::Accept accept) {
-  auto used = [weak = weak_from_this(), accept = std::move(accept)](std::unique_ptr<net::Duplex> connection) {
+  auto used = [weak = weak_from_this(), serve = std::move(accept)](std::unique_ptr<net::Duplex> connection) {
     const auto self = weak.lock();
     if (!self) return;
     try {
       // What connects is running, so that nobody holds it still but for a moment: then it is in use anyway.
-      accept(std::make_unique<UsedConnection>(self, std::move(connection), Activity::try_begin(*self)));
+      serve(std::make_unique<UsedConnection>(self, std::move(connection), Activity::try_begin(*self)));
     } catch (const Error&) {
       // It has ended, or its owner has just paused it: the connection is reset.
     }
