@@ -154,13 +154,14 @@ sandbox::ExecResult AskingExec::serve(mcp::CallContext& context, Services& servi
     lock.unlock();
     if (context.question_style() == mcp::QuestionStyle::round_trip)
       throw mcp::InputRequired{.question = asked, .subject = target_.sandbox->id(), .state = state};
-    std::stop_source over;
-    std::jthread watcher([&over, shared = shared_](const std::stop_token& stop) {
-      std::unique_lock watching(shared->mutex);
-      if (shared->changed.wait(watching, stop, [&] { return shared->done; })) over.request_stop();
-    });
-    decide(context.ask(asked, kAnswerWithin, over.get_token()), services);
-    watcher.request_stop();
+    {
+      std::stop_source over;
+      const std::jthread watcher([&over, shared = shared_](const std::stop_token& stop) {
+        std::unique_lock watching(shared->mutex);
+        if (shared->changed.wait(watching, stop, [&] { return shared->done; })) over.request_stop();
+      });
+      decide(context.ask(asked, kAnswerWithin, over.get_token()), services);
+    }  // the watcher needs the lock to end
     lock.lock();
   }
   if (shared_->error) {

@@ -28,8 +28,8 @@ struct SandboxCreateArgs {
 
   template <class V>
   void describe(V& v) {
-    v.optional("profile", profile, "See sandbox_list_profiles.");
-    v.optional("template", template_name, "From sandbox_create_template.");
+    v.optional("profile", profile, "A name.");
+    v.optional("template", template_name, "Its name.");
     v.optional("image", image, "Such as python:3.12.");
     v.optional("name", name, "Usable as sandbox_id.");
     v.optional("runtime", runtime, "runsc: gVisor.");
@@ -37,12 +37,12 @@ struct SandboxCreateArgs {
     v.optional("cpus", cpus, "Default 2.", {.min = 0.05});
     v.optional("pids", pids, "Default 512.", {.min = 8});
     v.optional("disk", disk, "Default 2g.", {.min = 16 << 20});
-    v.optional("network", network, "Default filtered.", {.one_of = {"none", "filtered", "full"}});
+    v.optional("network", network, "Or filtered.", {.one_of = {"none", "filtered", "full"}});
     v.optional("allow", allow, "Such as *.x.org, pypi, npm.", {.max = 256});
     v.optional("env", env, "Environment.");
     v.optional("workdir", workdir, "Default /workspace.");
-    v.optional("volumes", volumes, "Outlive sandboxes.");
-    v.optional("ttl_s", ttl_s, "Seconds until it ends (default 0: never).", {.min = 0, .max = 31'536'000});
+    v.optional("volumes", volumes, "Kept.");
+    v.optional("ttl_s", ttl_s, "Seconds to live.", {.min = 0, .max = 31'536'000});
     v.optional("idle_timeout_s", idle_timeout_s, "Without use (default 1800).",
                {.min = 0, .max = 31'536'000});
     v.optional("labels", labels, "For sandbox_list.", {.max = 64});

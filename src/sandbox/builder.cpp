@@ -250,7 +250,13 @@ void Builder::build(Entry& entry, const Build& wanted, std::vector<AttachedVolum
 LayerStore::Finished Builder::seal(Entry& entry, bool lasts) {
   LayerStore& layers = bases_.layers();
   LayerDraft draft = layers.begin();
-  entry.whole()->hold_still([&](const runtime::WrittenFiles& from) { layers.copy_written(draft, from); });
+  try {
+    entry.whole()->hold_still([&](const runtime::WrittenFiles& from) { layers.copy_written(draft, from); });
+  } catch (const Error& e) {
+    // A loop device says no more of the disk below it. Asked while the draft still takes its room.
+    if (e.os_error() == EIO && is_disk_full(store_.home())) throw full_disk();
+    throw;
+  }
   return layers.finish(std::move(draft), entry.first_id, lasts);
 }
 

@@ -344,7 +344,8 @@ std::string Manager::build_warm(const std::string& kind) {
                             default_limits(config_, profile), egress_.trusted_certificate()});
     if (!entry->whole()->ping(Clock::now() + kPingTimeout))
       throw Error(Errc::timeout, "its agent does not answer");
-    for (const std::string& name : config_.pool.interpreters) start_interpreter(*entry->whole(), name);
+    for (const std::string& name : config_.pool.interpreters)
+      start_interpreter(*entry->whole(), name, config_.profiles.at(profile));
     builder_.set_state(*entry, "warm");
     watch(entry);
     const std::lock_guard lock(mutex_);
@@ -358,11 +359,12 @@ std::string Manager::build_warm(const std::string& kind) {
 }
 
 /// One that is not there costs the session that wants it its start, and nothing more.
-void Manager::start_interpreter(Sandbox& sandbox, const std::string& name) {
+void Manager::start_interpreter(Sandbox& sandbox, const std::string& name, const config::Profile& profile) {
+  auto env = base_environment(sandbox.about().user);
+  if (profile.network == "filtered") env.merge(egress_environment());  // some of it is read at the start
   const Language language = name == "python" ? Language::python : Language::javascript;
   try {
-    sandbox.sessions().start_ahead(sandbox, language, config_.results == "structured",
-                                   base_environment(sandbox.about().user));
+    sandbox.sessions().start_ahead(sandbox, language, config_.results == "structured", env);
   } catch (const Error& e) {
     log::warning("pool.interpreters: {} cannot be started ahead: {}", name, e.what());
   }

@@ -136,7 +136,7 @@ class Manager {
   std::shared_ptr<Sandbox> published(const std::string& id);
   PoolHooks pool_hooks();
   std::string build_warm(const std::string& kind);
-  void start_interpreter(Sandbox& sandbox, const std::string& name);
+  void start_interpreter(Sandbox& sandbox, const std::string& name, const config::Profile& profile);
   PoolHooks::Health check_warm(const std::string& id);
   PoolHooks::Room room(uint64_t memory_bytes);
 

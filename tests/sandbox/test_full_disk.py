@@ -48,28 +48,8 @@ class FullDisk(SmallDiskCase):
 
     def assert_given_back(self, free, begun):
         self.assertEqual(self.begun(), begun)
-        self.assertGreater(self.free(), free - 4 * MIB)
-
-    def test_in_the_middle_of_a_template(self):
-        box = self.ok("sandbox_create", memory="512m")["sandbox_id"]
-        self.sh("head -c 150M /dev/urandom > big && sync -f big && sha256sum big > sum", sandbox_id=box)
-        begun = self.begun()
-        self.leave(80)
-        free = self.free()
-        said = self.refused("sandbox_create_template", sandbox_id=box, name="big")
-        self.assertIn(IS_FULL, said)
-        self.assertIn("hutch gc", said)
-        self.assert_given_back(free, begun)
-        self.assertIn(IS_FULL, self.refused("sandbox_fork", sandbox_id=box))
-        self.assert_given_back(free, begun)
-        self.sh("sha256sum -c sum", sandbox_id=box)
-        self.make_room()
-        self.ok("sandbox_create_template", sandbox_id=box, name="big")
-        copy = self.ok("sandbox_create", template="big")["sandbox_id"]
-        self.sh("sha256sum -c sum", sandbox_id=copy)
-        self.ok("sandbox_destroy", sandbox_id="*", confirm=True)
-        self.ok("sandbox_delete_template", name="big")
-        wait_for("its layer is removed", lambda: not self.begun())
+        # A loop device lets go of its file when the last of its processes does.
+        wait_for("the room is given back", lambda: self.free() > free - 4 * MIB)
 
     def test_in_the_middle_of_a_setup_being_kept(self):
         with open(f"{self.work}/setup.yaml", "w") as file:

@@ -88,7 +88,7 @@ class Descriptions(HutchCase):
 
     def test_reading_tools_say_that_they_only_read(self):
         reading = {t["name"] for t in self.tools if t["annotations"]["readOnlyHint"]}
-        self.assertEqual(reading, {"sandbox_list", "sandbox_list_templates", "sandbox_info", "sandbox_read_file", "sandbox_list_files",
+        self.assertEqual(reading, {"sandbox_list", "sandbox_list_templates", "sandbox_list_ports", "sandbox_info", "sandbox_read_file", "sandbox_list_files",
                                    "sandbox_list_profiles"})
 
     def test_schemas_are_plain_and_refuse_unknown_arguments(self):

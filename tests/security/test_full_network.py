@@ -96,6 +96,8 @@ class NetworkCase(SandboxCase):
 
 
 class Full(NetworkCase):
+    server_settings = {**NetworkCase.server_settings, "HUTCH_EGRESS__CALLERS_MAY_ALLOW": "all"}
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -274,6 +276,8 @@ for to in "127.0.0.1", "192.0.2.2", "fd68:7574:6368::2", "198.51.100.2", "2001:d
 
 
 class Created(NetworkCase):
+    server_settings = {**NetworkCase.server_settings, "HUTCH_EGRESS__CALLERS_MAY_ALLOW": "all"}
+
     def setUp(self):
         self.leaving()
 
@@ -305,7 +309,7 @@ for to in {(PUBLIC4, PUBLIC6, "169.254.169.254", "10.0.0.1", "192.0.2.3", networ
         self.assertEqual(self.leaving(), set())
 
     def test_allow_without_a_network_is_refused(self):
-        self.assertIn("network", self.refused("sandbox_create", allow=["10.0.0.0/8"]))
+        self.assertIn("network", self.refused("sandbox_create", network="none", allow=["10.0.0.0/8"]))
 
     def test_too_little_memory_for_it_is_refused(self):
         self.assertIn("memory", self.refused("sandbox_create", network="full", memory="32m"))

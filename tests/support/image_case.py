@@ -211,7 +211,7 @@ class ImageCase(HutchCase):
         for program in ("skopeo", "umoci", "docker-registry"):
             assert shutil.which(program), f"apt-get install {program}"
         assert os.path.exists(BUSYBOX), "apt-get install busybox-static"
-        cls.work = cls.data_folder()
+        cls.work = HutchCase.data_folder.__func__(cls)  # wherever that one lies
 
     def config(self, *insecure, **settings):
         """The path of a configuration with these settings of images."""
