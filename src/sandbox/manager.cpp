@@ -475,7 +475,10 @@ void Manager::update(const std::string& id_or_name, Changes changes) {
   const auto egress = sandbox->egress();
   std::optional<net::RuleSet> rules;
   if (changes.allow) {
-    if (!egress) throw Error(Errc::invalid_argument, "`allow` is for a sandbox with the network `filtered`");
+    if (!egress)
+      throw Error(Errc::invalid_argument, "`allow` of a living sandbox is for the network `filtered`")
+          .hint(
+              "make another one: sandbox_create with `network` and `allow`; files come along by a template");
     Description changed = sandbox->about();
     changed.allow = changed_rules(changed.allow, *changes.allow);
     rules = egress_.rules(changed);
