@@ -32,7 +32,7 @@ TEST_SUITE("configuration") {
   TEST_CASE_FIXTURE(Folder, "without any file the defaults hold and the default profile exists") {
     const LoadedConfig loaded = load_config({.environment = {{"HOME", path}}});
     CHECK(loaded.config.sandbox.memory == gib(1));
-    CHECK(loaded.config.toolsets == std::vector<std::string>{"core", "files", "templates"});
+    CHECK(loaded.config.toolsets == std::vector<std::string>{"core", "files", "ports", "templates"});
     CHECK(loaded.config.profiles.count("default") == 1);
     CHECK(loaded.config.home == path + "/.local/share/hutch");
     CHECK(loaded.origins.empty());
