@@ -54,6 +54,7 @@ missing_packages() {
   local -a wanted=(meson ninja-build pkg-config nlohmann-json3-dev libfmt-dev libyaml-cpp-dev doctest-dev libdtl-dev
     libasio-dev libssl-dev libseccomp-dev libvterm-dev crun runc e2fsprogs uidmap procps zstd
     passt iproute2  # the network `full`, and the networks that tests make
+    xfsprogs btrfs-progs  # file systems that share blocks
     skopeo umoci docker-registry busybox-static  # images, and a registry to pull them from
     python3-matplotlib vim-tiny less)  # what sandboxes draw and drive in the tests
   if { v2_wanted || [[ ${CI:-} ]]; } && wanted v2-pressure && [[ $(uname -m) == x86_64 ]]; then wanted+=(qemu-system-x86); fi
