@@ -101,11 +101,6 @@ AskingExec::~AskingExec() {
   thread_.join();
 }
 
-bool AskingExec::over() const {
-  const std::lock_guard lock(shared_->mutex);
-  return shared_->done;
-}
-
 mcp::Question AskingExec::question(const net::Refusal& refusal) const {
   const std::string host = fmt::format("{}:{}", refusal.host, refusal.port);
   return {.message = fmt::format("Code in sandbox {} wants to reach {}, which no rule allows. It runs {}. "
@@ -174,7 +169,7 @@ sandbox::ExecResult AskingExec::serve(mcp::CallContext& context, Services& servi
   return result;
 }
 
-std::string AskingExecs::add(std::shared_ptr<AskingExec> exec, const std::string& state) {
+void AskingExecs::add(std::shared_ptr<AskingExec> exec, const std::string& state) {
   std::vector<std::shared_ptr<AskingExec>> gone;  // ends after the lock
   const std::lock_guard lock(mutex_);
   std::erase_if(all_, [&](auto& one) {
@@ -183,7 +178,6 @@ std::string AskingExecs::add(std::shared_ptr<AskingExec> exec, const std::string
     return late;
   });
   all_[state] = {std::move(exec), Clock::now() + kKeep};
-  return state;
 }
 
 std::shared_ptr<AskingExec> AskingExecs::take(const std::string& state) {

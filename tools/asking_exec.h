@@ -32,7 +32,6 @@ class AskingExec {
   sandbox::ExecResult serve(mcp::CallContext& context, Services& services, const std::string& state);
   /// What the user said to the question that is open.
   void decide(const mcp::Decision& decision, Services& services);
-  bool over() const;
 
  private:
   using Answer = std::function<void(bool allowed)>;
@@ -53,7 +52,7 @@ class AskingExec {
 /// Commands whose question was passed on to the user by the end of a call.
 class AskingExecs {
  public:
-  std::string add(std::shared_ptr<AskingExec> exec, const std::string& state);
+  void add(std::shared_ptr<AskingExec> exec, const std::string& state);
   /// Throws not_found.
   std::shared_ptr<AskingExec> take(const std::string& state);
   mcp::QuestionBudget& budget() { return budget_; }

@@ -111,16 +111,14 @@ asio::awaitable<void> relay(Duplex& a, Duplex& b) {
 }
 
 CloseAfter::CloseAfter(Duplex& stream, std::chrono::milliseconds time)
-    : state_(std::make_shared<State>(State{&stream})), timer_(stream.executor(), time) {
-  timer_.async_wait([state = state_](asio::error_code err) {
-    if (err || state->stream == nullptr) return;
-    state->happened = true;
-    state->stream->close();
+    : stream_(std::make_shared<Duplex*>(&stream)), timer_(stream.executor(), time) {
+  timer_.async_wait([held = stream_](asio::error_code err) {
+    if (!err && *held != nullptr) (*held)->close();
   });
 }
 
 CloseAfter::~CloseAfter() {
-  state_->stream = nullptr;  // the timer may have run out already, with its handler in the queue
+  *stream_ = nullptr;  // the timer may have run out already, with its handler in the queue
 }
 
 }  // namespace hutch::net

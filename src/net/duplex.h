@@ -49,18 +49,36 @@ class TcpDuplex final : public Duplex {
   std::unique_ptr<char[]> buffer_;  // only while what is in it is needed: a thousand idle ones cost nothing
 };
 
-/// A stream of which something was read already: that comes out once more, before the rest.
-class Rewound final : public Duplex {
+/// Passes everything on to another stream, which outlives it: the base of those that change one thing.
+class Forwarding : public Duplex {
  public:
-  Rewound(Duplex& rest, std::string again) : rest_(rest), again_(std::move(again)) {}
-  asio::awaitable<std::string_view> read() override;
+  explicit Forwarding(Duplex& rest) : rest_(rest) {}
+  asio::awaitable<std::string_view> read() override { return rest_.read(); }
   asio::awaitable<void> write(std::string_view bytes) override { return rest_.write(bytes); }
   asio::awaitable<void> end() override { return rest_.end(); }
   void close() noexcept override { rest_.close(); }
   asio::any_io_executor executor() override { return rest_.executor(); }
 
- private:
+ protected:
   Duplex& rest_;
+};
+
+/// The same with a stream of its own.
+class ForwardingOwner : public Forwarding {
+ public:
+  explicit ForwardingOwner(std::unique_ptr<Duplex> rest) : Forwarding(*rest), owned_(std::move(rest)) {}
+
+ private:
+  const std::unique_ptr<Duplex> owned_;
+};
+
+/// A stream of which something was read already: that comes out once more, before the rest.
+class Rewound final : public Forwarding {
+ public:
+  Rewound(Duplex& rest, std::string again) : Forwarding(rest), again_(std::move(again)) {}
+  asio::awaitable<std::string_view> read() override;
+
+ private:
   std::string again_;
   bool given_ = false;
 };
@@ -76,14 +94,9 @@ class CloseAfter {
   ~CloseAfter();
   CloseAfter(const CloseAfter&) = delete;
   CloseAfter& operator=(const CloseAfter&) = delete;
-  bool happened() const { return state_->happened; }
 
  private:
-  struct State {
-    Duplex* stream;  // nullptr: too late
-    bool happened = false;
-  };
-  const std::shared_ptr<State> state_;
+  const std::shared_ptr<Duplex*> stream_;  // to nullptr: too late
   asio::steady_timer timer_;
 };
 

@@ -143,20 +143,20 @@ asio::awaitable<void> Metered::account(size_t bytes) {
                                                        egress_->limits().max_bytes)});
   }
   if (wait.count() == 0) co_return;
-  asio::steady_timer timer(rest_->executor(), wait);
+  asio::steady_timer timer(rest_.executor(), wait);
   asio::error_code cancelled;  // then what was read must not be lost
   co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
 }
 
 asio::awaitable<std::string_view> Metered::read() {
-  const std::string_view bytes = co_await rest_->read();
+  const std::string_view bytes = co_await rest_.read();
   if (!bytes.empty()) co_await account(bytes.size());
   co_return bytes;
 }
 
 asio::awaitable<void> Metered::write(std::string_view bytes) {
   co_await account(bytes.size());
-  co_await rest_->write(bytes);
+  co_await rest_.write(bytes);
 }
 
 }  // namespace hutch::net

@@ -159,20 +159,16 @@ class Egress {
 };
 
 /// The stream to the outside, counted and slowed down as the sandbox's limits say.
-class Metered final : public Duplex {
+class Metered final : public ForwardingOwner {
  public:
   Metered(std::unique_ptr<Duplex> rest, std::shared_ptr<Egress> egress)
-      : rest_(std::move(rest)), egress_(std::move(egress)) {}
+      : ForwardingOwner(std::move(rest)), egress_(std::move(egress)) {}
   asio::awaitable<std::string_view> read() override;
   asio::awaitable<void> write(std::string_view bytes) override;
-  asio::awaitable<void> end() override { return rest_->end(); }
-  void close() noexcept override { rest_->close(); }
-  asio::any_io_executor executor() override { return rest_->executor(); }
 
  private:
   asio::awaitable<void> account(size_t bytes);
 
-  const std::unique_ptr<Duplex> rest_;
   const std::shared_ptr<Egress> egress_;
 };
 

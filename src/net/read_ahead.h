@@ -6,9 +6,9 @@ namespace hutch::net {
 
 /// A stream whose reader may give back the end of what it has just read: for protocols whose messages do not
 /// end where reads do. Nothing is copied.
-class ReadAhead final : public Duplex {
+class ReadAhead final : public Forwarding {
  public:
-  explicit ReadAhead(Duplex& rest) : rest_(rest) {}
+  using Forwarding::Forwarding;
 
   /// `tail` is the end of what read() has returned last; it comes again.
   void unread(std::string_view tail) { tail_ = tail; }
@@ -18,13 +18,8 @@ class ReadAhead final : public Duplex {
     if (!tail_.empty()) co_return std::exchange(tail_, {});
     co_return co_await rest_.read();
   }
-  asio::awaitable<void> write(std::string_view bytes) override { return rest_.write(bytes); }
-  asio::awaitable<void> end() override { return rest_.end(); }
-  void close() noexcept override { rest_.close(); }
-  asio::any_io_executor executor() override { return rest_.executor(); }
 
  private:
-  Duplex& rest_;
   std::string_view tail_;  // into the other's buffer, which stays until its next read()
 };
 

@@ -142,18 +142,13 @@ asio::awaitable<std::vector<Address>> addresses_of(const Egress& egress, const H
 }
 
 /// What is behind the proxy's answer, with what came after it.
-class ThroughProxy final : public Duplex {
+class ThroughProxy final : public ForwardingOwner {
  public:
-  explicit ThroughProxy(std::unique_ptr<Duplex> rest) : rest_(std::move(rest)), ahead_(*rest_) {}
+  explicit ThroughProxy(std::unique_ptr<Duplex> rest) : ForwardingOwner(std::move(rest)), ahead_(rest_) {}
   ReadAhead& ahead() { return ahead_; }
   asio::awaitable<std::string_view> read() override { return ahead_.read(); }
-  asio::awaitable<void> write(std::string_view bytes) override { return rest_->write(bytes); }
-  asio::awaitable<void> end() override { return rest_->end(); }
-  void close() noexcept override { rest_->close(); }
-  asio::any_io_executor executor() override { return rest_->executor(); }
 
  private:
-  const std::unique_ptr<Duplex> rest_;
   ReadAhead ahead_;
 };
 

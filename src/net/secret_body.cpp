@@ -8,26 +8,13 @@ namespace hutch::net {
 
 namespace {
 
-/// A stream whose writes are changed on their way.
-class Through : public Duplex {
+class Forgiving final : public Forwarding {
  public:
-  explicit Through(Duplex& to) : to_(to) {}
-  asio::awaitable<std::string_view> read() override { return to_.read(); }
-  asio::awaitable<void> end() override { return to_.end(); }
-  void close() noexcept override { to_.close(); }
-  asio::any_io_executor executor() override { return to_.executor(); }
-
- protected:
-  Duplex& to_;
-};
-
-class Forgiving final : public Through {
- public:
-  using Through::Through;
+  using Forwarding::Forwarding;
   asio::awaitable<void> write(std::string_view bytes) override {
     if (broken_) co_return;
     try {
-      co_await to_.write(bytes);
+      co_await rest_.write(bytes);
     } catch (const asio::system_error&) {
       broken_ = true;
     }
@@ -38,20 +25,20 @@ class Forgiving final : public Through {
 };
 
 /// The data of a body on its way to the client, with its values hidden.
-class Masked final : public Through {
+class Masked final : public Forwarding {
  public:
-  Masked(Duplex& to, Mask& mask, bool chunked) : Through(to), mask_(mask), chunked_(chunked) {}
+  Masked(Duplex& to, Mask& mask, bool chunked) : Forwarding(to), mask_(mask), chunked_(chunked) {}
   asio::awaitable<void> write(std::string_view bytes) override { return show(mask_.pass(bytes)); }
   asio::awaitable<void> finish() {
     co_await show(mask_.finish());
-    if (chunked_) co_await to_.write("0\r\n\r\n");
+    if (chunked_) co_await rest_.write("0\r\n\r\n");
   }
 
  private:
   asio::awaitable<void> show(std::string text) {
     if (text.empty()) co_return;
     if (chunked_) text = fmt::format("{:x}\r\n{}\r\n", text.size(), text);
-    co_await to_.write(text);
+    co_await rest_.write(text);
   }
 
   Mask& mask_;

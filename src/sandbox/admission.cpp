@@ -210,15 +210,13 @@ void check_caps(const config::Limits& caps, const Changes& changes) {
 }
 
 void check_may_allow(const config::Config& config, const std::vector<std::string>& rules) {
-  const std::string& scope = config.egress.callers_may_allow;
-  if (scope == "none" && !rules.empty())
-    throw Error(Errc::denied, "what sandboxes may reach is for the configuration alone to say")
-        .hint("`allow` of the profile, or `egress.callers_may_allow`");
-  if (scope == "all") return;
+  const bool some = config.egress.callers_may_allow != "none";
   for (const std::string& rule : rules) {
-    if (rule.starts_with('-') || !net::names_special_addresses(rule)) continue;
-    throw Error(Errc::denied, fmt::format("'{}' is not public: only the configuration can allow it", rule))
-        .hint("`allow` of the profile, or `egress.callers_may_allow: all`");
+    if (callers_may_add(config.egress, rule) || (some && rule.starts_with('-'))) continue;
+    throw Error(Errc::denied,
+                some ? fmt::format("'{}' is not public: only the configuration can allow it", rule)
+                     : "what sandboxes may reach is for the configuration alone to say")
+        .hint(fmt::format("`allow` of the profile, or `egress.callers_may_allow{}`", some ? ": all" : ""));
   }
 }
 

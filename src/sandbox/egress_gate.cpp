@@ -78,25 +78,17 @@ asio::awaitable<bool> ask(std::weak_ptr<Sandbox> weak, net::Refusal refusal) {
   co_return answer->allowed;
 }
 
-/// The connection that was checked, lent to who ends its TLS.
-class Lent final : public net::Duplex {
- public:
-  explicit Lent(net::Duplex& owned) : owned_(owned) {}
-  asio::awaitable<std::string_view> read() override { return owned_.read(); }
-  asio::awaitable<void> write(std::string_view bytes) override { return owned_.write(bytes); }
-  asio::awaitable<void> end() override { return owned_.end(); }
-  void close() noexcept override { owned_.close(); }
-  asio::any_io_executor executor() override { return owned_.executor(); }
-
- private:
-  net::Duplex& owned_;
-};
-
+/// The connection that was checked, for who ends its TLS.
 asio::awaitable<std::unique_ptr<net::Duplex>> lend(net::Duplex& owned) {
-  co_return std::make_unique<Lent>(owned);
+  co_return std::make_unique<net::Forwarding>(owned);
 }
 
 }  // namespace
+
+bool callers_may_add(const config::Egress& settings, const std::string& rule) {
+  const std::string& scope = settings.callers_may_allow;
+  return scope == "all" || (scope == "public" && !net::names_special_addresses(rule));
+}
 
 std::map<std::string, std::string> egress_environment() {
   const std::string http = fmt::format("http://127.0.0.1:{}", kEgressPort);
@@ -115,7 +107,9 @@ EgressGate::EgressGate(asio::io_context& io, const config::Config& config)
       secrets_(std::make_shared<net::SecretStore>(config.secrets)),
       upstream_(net::UpstreamProxy::from(settings_.upstream_proxy, own_environment())),
       audit_(config.home),
-      resolver_(io.get_executor()) {}
+      resolver_(io.get_executor()) {
+  net::check_presets(settings_.presets);
+}
 
 net::RuleSet EgressGate::rules(const Description& about) const {
   std::vector<std::string> all = about.allow;
@@ -141,7 +135,12 @@ std::string EgressGate::trusted_certificate() {
 void EgressGate::open(const std::shared_ptr<Sandbox>& sandbox) {
   auto egress = std::make_shared<net::Egress>(rules(sandbox->about()), limits_of(settings_),
                                               hooks_for(sandbox), upstream_);
-  sandbox->set_egress(egress);
+  std::string how =
+      "its loopback, and the hosts that `allow` names through hutch's proxy; there is no other way out";
+  if (upstream_)
+    how += fmt::format("; behind the proxy {} names decide, and addresses are its business",
+                       upstream_->at().to_string());
+  sandbox->set_egress(egress, how);
   sandbox->listen(kEgressPort, [egress](std::unique_ptr<net::Duplex> client) {
     const auto executor = client->executor();
     asio::co_spawn(executor, net::serve_egress(std::move(client), egress), asio::detached);
@@ -159,9 +158,7 @@ net::EgressHooks EgressGate::hooks_for(const std::shared_ptr<Sandbox>& sandbox) 
   hooks.audit = [this, id = sandbox->id()](const net::EgressEvent& event) {
     audit_.write(audit_line(id, event));
   };
-  hooks.callers_may_add = [scope = settings_.callers_may_allow](const std::string& rule) {
-    return scope == "all" || (scope == "public" && !net::names_special_addresses(rule));
-  };
+  hooks.callers_may_add = [this](const std::string& rule) { return callers_may_add(settings_, rule); };
   if (const auto placeholders = sandbox->about().secrets; !placeholders.empty()) {
     const auto secrets = std::make_shared<const net::Secrets>(secrets_, placeholders);
     hooks.needs_inspection = [secrets](const net::HostPort& target) {

@@ -25,6 +25,9 @@ inline constexpr uint16_t kEgressPort = 13128;
 /// What has programs in such a sandbox use it: curl, git, pip, npm, apt, Node.
 std::map<std::string, std::string> egress_environment();
 
+/// Whether sandbox_create and sandbox_update may add a rule.
+bool callers_may_add(const config::Egress& settings, const std::string& rule);
+
 /// The way to the outside for all filtered sandboxes of a server. Thread-safe.
 class EgressGate {
  public:
@@ -38,8 +41,6 @@ class EgressGate {
   /// That sandboxes have to trust besides the host's, so that secrets can be put in for them; empty: there
   /// are no secrets. Made at the first call.
   std::string trusted_certificate();
-  /// Behind another proxy names decide, and pinning is its business.
-  bool has_upstream_proxy() const { return upstream_ != nullptr; }
 
  private:
   net::EgressHooks hooks_for(const std::shared_ptr<Sandbox>& sandbox);

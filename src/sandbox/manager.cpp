@@ -17,12 +17,8 @@ using namespace std::chrono_literals;
 namespace {
 
 constexpr auto kEndTimeout = 5s;
-constexpr auto kPingTimeout = 1s;
-constexpr auto kDiskInterval = 1s;  // a disk fills at some GB/s
 constexpr size_t kRememberedEnds = 256;
 constexpr uint64_t kQuickFileBytes = 16u << 20;
-/// A refill starts this long after the last call, or this long after it was due while calls run on and on.
-constexpr auto kPause = 10ms, kPatience = 200ms;
 
 Error has_ended(const std::string& id_or_name, const std::string& cause) {
   return Error(Errc::not_found, fmt::format("sandbox {} has ended: {}", id_or_name, cause))
@@ -266,9 +262,9 @@ std::shared_ptr<Sandbox> Manager::claim(Entry& entry, const CreateRequest& reque
                                         Clock::time_point asked_at, bool is_default) {
   const auto sandbox = entry.whole();
   sandbox->claim(std::move(about), asked_at);
+  check_enforced(request, sandbox->about().isolation);
+  if (sandbox->about().network == "filtered") egress_.open(sandbox);
   const Description now = sandbox->about();
-  check_enforced(request, now.isolation);
-  if (now.network == "filtered") egress_.open(sandbox);
   // The record of a hidden one stays that of one that is being made.
   if (!request.hidden)
     builder_.note(entry, [&](Record& record) {
@@ -314,81 +310,6 @@ void Manager::watch(const std::shared_ptr<Entry>& entry) {
          const auto processes = changed.whole()->kept_processes();
          builder_.note(changed, [&](Record& record) { record.processes = processes; });
        })});
-}
-
-PoolHooks Manager::pool_hooks() {
-  return {
-      .build = [this](const std::string& kind) { return build_warm(kind); },
-      .check = [this](const std::string& id) { return check_warm(id); },
-      .discard = [this](const std::string& id) { remove(id); },
-      .wait_for_pause =
-          [this](const std::stop_token& stop) { builder_.calls().wait_for_pause(stop, kPause, kPatience); },
-      .room = [this](uint64_t memory_bytes) { return room(memory_bytes); }};
-}
-
-std::string Manager::build_warm(const std::string& kind) {
-  const auto entry = builder_.name_one();
-  {
-    const std::lock_guard lock(mutex_);
-    if (stopping_) throw Error(Errc::unavailable, "the server is ending");
-    entries_[entry->id] = entry;
-  }
-  try {
-    const auto [profile, base] = [&]() -> std::pair<std::string, Base> {
-      const std::lock_guard lock(mutex_);
-      const auto it = derived_kinds_.find(kind);
-      return it != derived_kinds_.end() ? it->second : std::pair(kind, Base{});
-    }();
-    builder_.charge(entry->id, warm_charge());
-    builder_.build(*entry, {profile, config::runtime_of(config_, config_.profiles.at(profile)), base,
-                            default_limits(config_, profile), egress_.trusted_certificate()});
-    if (!entry->whole()->ping(Clock::now() + kPingTimeout))
-      throw Error(Errc::timeout, "its agent does not answer");
-    for (const std::string& name : config_.pool.interpreters)
-      start_interpreter(*entry->whole(), name, config_.profiles.at(profile));
-    builder_.set_state(*entry, "warm");
-    watch(entry);
-    const std::lock_guard lock(mutex_);
-    if (entry->gives_way) throw Error(Errc::limit_exceeded, "a caller needed its place");
-    settled_.notify_all();
-  } catch (...) {
-    remove(entry->id);
-    throw;
-  }
-  return entry->id;
-}
-
-/// One that is not there costs the session that wants it its start, and nothing more.
-void Manager::start_interpreter(Sandbox& sandbox, const std::string& name, const config::Profile& profile) {
-  auto env = base_environment(sandbox.about().user);
-  if (profile.network == "filtered") env.merge(egress_environment());  // some of it is read at the start
-  const Language language = name == "python" ? Language::python : Language::javascript;
-  try {
-    sandbox.sessions().start_ahead(sandbox, language, config_.results == "structured", env);
-  } catch (const Error& e) {
-    log::warning("pool.interpreters: {} cannot be started ahead: {}", name, e.what());
-  }
-}
-
-PoolHooks::Health Manager::check_warm(const std::string& id) {
-  std::shared_ptr<Sandbox> sandbox;
-  {
-    const std::lock_guard lock(mutex_);
-    if (const auto it = entries_.find(id); it != entries_.end()) sandbox = it->second->whole();
-  }
-  if (!sandbox || !sandbox->ping(Clock::now() + kPingTimeout)) return {};
-  return {true, sandbox->cgroup().exact_memory_bytes().value_or(0)};
-}
-
-/// Warm sandboxes are counted like others, but never take more than half of the memory that is free.
-PoolHooks::Room Manager::room(uint64_t memory_bytes) {
-  if (disk_guard_.closed()) return {0, "limits.disk_reserve"};
-  const int64_t count = config_.limits.max_sandboxes - builder_.totals().sandboxes;
-  if (count <= 0) return {0, "limits.max_sandboxes"};
-  const auto by_memory =
-      static_cast<int64_t>(sys::available_memory() / 2 / std::max(warm_charge().memory_bytes, memory_bytes));
-  if (by_memory < count) return {static_cast<int>(by_memory), "the host's free memory"};
-  return {static_cast<int>(count), ""};
 }
 
 Manager::Entries::iterator Manager::find_entry(const std::string& id_or_name) {
@@ -513,9 +434,13 @@ bool Manager::destroy(const std::string& id_or_name, std::string& id) {
   prepare();
   std::shared_ptr<Sandbox> sandbox;
   {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     const auto it = find_entry(id_or_name);
-    if (it == entries_.end() || !it->second->published) return false;
+    if (it == entries_.end() || !it->second->published) {
+      // Gone means that it holds nothing any more, whoever removes it.
+      settled_.wait(lock, [&] { return !removing_.contains(id_or_name); });
+      return false;
+    }
     id = it->first;
     sandbox = it->second->whole();
   }
@@ -625,104 +550,6 @@ void Manager::shutdown(Clock::time_point deadline) {
   const bool had_layers =
       std::ranges::any_of(entries, [](const auto& e) { return !e.second->layers.empty(); });
   builder_.close(had_layers || collect_);
-}
-
-/// Ends what is over its time and returns when to look again. Without the lock: an end drops what is not
-/// written yet.
-Clock::time_point Manager::end_overdue(const std::vector<std::shared_ptr<Sandbox>>& sandboxes) {
-  auto next = Clock::now() + 1h;
-  for (const auto& sandbox : sandboxes) {
-    if (!sandbox->running()) continue;
-    const auto end = sandbox->ends_at();
-    if (end && *end <= Clock::now()) {
-      const Description about = sandbox->about();
-      sandbox->end(about.is_over() ? lifetime_was_over(about)
-                                   : fmt::format("it was not used for {} s", about.idle_timeout.count()));
-    } else if (end) {
-      next = std::min(next, *end);
-    }
-  }
-  return next;
-}
-
-/// Freezes those that nobody has used for as long as they say, and returns when to look again. Without the
-/// lock: the kernel may take a while.
-Clock::time_point Manager::pause_idle(const std::vector<std::shared_ptr<Sandbox>>& sandboxes) {
-  constexpr auto kBusyAgain = 1s;  // a look at one that runs something costs little
-  auto next = Clock::now() + 1h;
-  for (const auto& sandbox : sandboxes) {
-    const auto pause_after = sandbox->about().pause_after;
-    if (pause_after == 0s || !sandbox->running()) continue;
-    try {
-      const auto left = sandbox->pause_when_idle(pause_after);
-      if (left != Clock::duration::zero()) next = std::min(next, Clock::now() + left.value_or(kBusyAgain));
-    } catch (const Error& e) {
-      log::warning("{} cannot be paused: {}", sandbox->id(), e.what());
-      next = std::min(next, Clock::now() + pause_after);
-    }
-  }
-  return next;
-}
-
-/// Without the lock: it opens file systems.
-void Manager::guard_disk(const std::vector<std::shared_ptr<Sandbox>>& sandboxes) {
-  std::vector<GuardedDisk> disks;
-  std::map<std::string, GuardedDisk> volumes;
-  for (const auto& sandbox : sandboxes) {
-    if (!sandbox->running()) continue;
-    disks.push_back(sandbox->disk());
-    for (const auto& volume : sandbox->about().volumes)
-      if (volume.disk)
-        volumes[volume.name] = {.id = "volume " + volume.name,
-                                .disk = volume.disk,
-                                .image = builder_.volumes().disk_file(volume.name),
-                                .is_volume = true};
-  }
-  for (auto& [_, volume] : volumes) disks.push_back(std::move(volume));
-  try {
-    (void)disk_guard_.look(disks);
-  } catch (const Error& e) {
-    log::warning("the disk cannot be watched: {}", e.what());
-  }
-}
-
-void Manager::housekeep(const std::stop_token& stop) {
-  std::unique_lock lock(mutex_);
-  while (!stop.stop_requested()) {
-    look_again_ = false;
-    next_look_ = Clock::time_point::max();  // while it looks, whoever comes has it look once more
-    while (!to_remove_.empty()) {
-      const std::string id = std::move(to_remove_.front());
-      to_remove_.pop_front();
-      lock.unlock();
-      remove(id);
-      lock.lock();
-    }
-    if (collect_) {
-      lock.unlock();
-      collect_layers();
-      lock.lock();
-    }
-    std::vector<std::shared_ptr<Sandbox>> whole, claimed;
-    for (const auto& [_, entry] : entries_) {
-      auto sandbox = entry->whole();
-      if (!sandbox) continue;
-      if (entry->published) claimed.push_back(sandbox);
-      whole.push_back(std::move(sandbox));
-    }
-    auto next = Clock::now() + 1h;
-    if (!whole.empty() || disk_guard_.closed()) {
-      lock.unlock();
-      next = std::min({end_overdue(claimed), pause_idle(claimed), Clock::now() + kDiskInterval});
-      guard_disk(whole);
-      reap_orphans();  // a runtime's helper that ended after its sandbox had answered
-      whole.clear();
-      claimed.clear();
-      lock.lock();
-    }
-    next_look_ = next;
-    changed_.wait_until(lock, stop, next_look_, [&] { return look_again_ || !to_remove_.empty(); });
-  }
 }
 
 }  // namespace hutch::sandbox

@@ -174,22 +174,16 @@ class Ports::Way : public std::enable_shared_from_this<Way> {
   }
 
   /// Of which the way knows, so that it can close it.
-  class Closable final : public net::Duplex {
+  class Closable final : public net::ForwardingOwner {
    public:
     Closable(std::shared_ptr<Way> way, std::unique_ptr<net::Duplex> inner)
-        : way_(std::move(way)), inner_(std::move(inner)) {
+        : ForwardingOwner(std::move(inner)), way_(std::move(way)) {
       way_->connected_.insert(this);
     }
     ~Closable() override { way_->connected_.erase(this); }
-    asio::awaitable<std::string_view> read() override { return inner_->read(); }
-    asio::awaitable<void> write(std::string_view bytes) override { return inner_->write(bytes); }
-    asio::awaitable<void> end() override { return inner_->end(); }
-    void close() noexcept override { inner_->close(); }
-    asio::any_io_executor executor() override { return inner_->executor(); }
 
    private:
     const std::shared_ptr<Way> way_;
-    const std::unique_ptr<net::Duplex> inner_;
   };
 
   asio::io_context& io_;

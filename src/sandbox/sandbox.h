@@ -139,7 +139,8 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   void listen(uint16_t port, Listener::Accept accept);
   /// What it may reach and was refused; nullptr when it has no filtered network.
   std::shared_ptr<net::Egress> egress() const;
-  void set_egress(std::shared_ptr<net::Egress> egress);
+  /// `how`: what is said of it as its isolation.
+  void set_egress(std::shared_ptr<net::Egress> egress, const std::string& how);
   /// Asks whoever uses it now whether a connection may pass for which a rule is missing; called on the I/O
   /// thread, must not block, and calls `answer` once, on any thread, unless it returns false: nobody is
   /// asked.

@@ -9,22 +9,16 @@ namespace hutch::sandbox {
 
 using namespace std::chrono_literals;
 
-/// Keeps the sandbox in use.
-class Sandbox::UsedConnection final : public net::Duplex {
+/// Keeps the sandbox in use. Its members go before the stream, and the use before the sandbox.
+class Sandbox::UsedConnection final : public net::ForwardingOwner {
  public:
   UsedConnection(std::shared_ptr<Sandbox> sandbox, std::unique_ptr<net::Duplex> inner,
                  std::unique_ptr<Activity> activity)
-      : sandbox_(std::move(sandbox)), activity_(std::move(activity)), inner_(std::move(inner)) {}
-  asio::awaitable<std::string_view> read() override { return inner_->read(); }
-  asio::awaitable<void> write(std::string_view bytes) override { return inner_->write(bytes); }
-  asio::awaitable<void> end() override { return inner_->end(); }
-  void close() noexcept override { inner_->close(); }
-  asio::any_io_executor executor() override { return inner_->executor(); }
+      : ForwardingOwner(std::move(inner)), sandbox_(std::move(sandbox)), activity_(std::move(activity)) {}
 
  private:
   const std::shared_ptr<Sandbox> sandbox_;
   const std::unique_ptr<Activity> activity_;
-  const std::unique_ptr<net::Duplex> inner_;
 };
 
 asio::awaitable<std::unique_ptr<net::Duplex>> Sandbox::connect(uint16_t port) {
@@ -60,7 +54,10 @@ std::shared_ptr<net::Egress> Sandbox::egress() const {
   return egress_;
 }
 
-void Sandbox::set_egress(std::shared_ptr<net::Egress> egress) {
+void Sandbox::set_egress(std::shared_ptr<net::Egress> egress, const std::string& how) {
+  Description about = *described();
+  about.isolation["network"] = {true, how};
+  describe(std::move(about));
   const std::lock_guard lock(mutex_);
   egress_.swap(egress);
 }
