@@ -9,6 +9,7 @@ tests were skipped, 77.
 import argparse
 import importlib.util
 import os
+import signal
 import sys
 import time
 import traceback
@@ -74,6 +75,8 @@ def load(path):
 
 
 def main():
+    # A shell's background job ignores it, and so would all that the tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--short", action="store_true")
     options.add_argument("-k", action="append", metavar="WORD")
