@@ -32,6 +32,7 @@ import unittest
 
 CLONE_NEWNET = 0x40000000
 ETH_P_ALL = 3
+TCP_SYN, TCP_ACK = 0x02, 0x10
 IP_FREEBIND, IPV6_FREEBIND = 15, 78
 HOST4, HOST6, HOST_LAN = "198.51.100.2", "2001:db8:1::2", "10.77.0.2"
 RESOLVER4, RESOLVER6 = "203.0.113.53", "2001:db8:2::53"
@@ -245,7 +246,7 @@ class TestNetwork:
             self._connect()
             self.requests = []  # of all servers: dicts of server, port, sni, host, method, path, headers, body
             self.pages = {}     # (host, path) -> bytes; anything else is answered with the request as JSON
-            self._packets, self._packet_lock = [], threading.Lock()
+            self._packets, self._flows, self._packet_lock = [], set(), threading.Lock()
             self._watch()
             self.dns = Dns(self.internet)
             self._sockets += self.dns.sockets
@@ -302,21 +303,31 @@ class TestNetwork:
         def note(s):
             frame, where = s.recvfrom(65536)
             if where[2] != socket.PACKET_OUTGOING and (packet := self._read(frame)):
+                *packet, flow, begins = packet
                 with self._packet_lock:
-                    self._packets.append(packet)
+                    # Of a connection only the first: its last ones may come while the next test runs.
+                    if begins or flow not in self._flows:
+                        self._packets.append(tuple(packet))
+                    if begins:
+                        self._flows.add(flow)
         forever(note, s)
 
     @staticmethod
     def _read(frame):
+        """(protocol, destination, port, addresses and ports of the connection, whether it begins it) or None."""
         kind, ip = struct.unpack("!H", frame[12:14])[0], frame[14:]
         if kind == 0x0800:
-            protocol, to, rest = ip[9], socket.inet_ntop(socket.AF_INET, ip[16:20]), ip[(ip[0] & 15) * 4:]
+            protocol, ends, rest = ip[9], ip[12:20], ip[(ip[0] & 15) * 4:]
+            to = socket.inet_ntop(socket.AF_INET, ends[4:])
         elif kind == 0x86DD:
-            protocol, to, rest = ip[6], socket.inet_ntop(socket.AF_INET6, ip[24:40]), ip[40:]
+            protocol, ends, rest = ip[6], ip[8:40], ip[40:]
+            to = socket.inet_ntop(socket.AF_INET6, ends[16:])
         else:
             return None  # ARP: the host looks for its gateway
         name = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}.get(protocol, str(protocol))
-        return name, to, struct.unpack("!H", rest[2:4])[0] if name in ("tcp", "udp") else None
+        port = struct.unpack("!H", rest[2:4])[0] if name in ("tcp", "udp") else None
+        begins = name == "tcp" and rest[13] & (TCP_SYN | TCP_ACK) == TCP_SYN
+        return name, to, port, (ends, rest[:4]) if name == "tcp" else None, begins
 
     def seen(self):
         """(protocol, destination, port) of the packets that left the host so far, but for the host's own housekeeping by
