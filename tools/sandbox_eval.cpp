@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/log.h"
+#include "tools/asking_run.h"
 #include "tools/encoding.h"
 #include "tools/eval_languages.h"
 
@@ -14,51 +15,58 @@ namespace {
 
 constexpr size_t kMaxArgument = 128 * 1024 - 1;  // MAX_ARG_STRLEN of Linux, with its NUL
 
+/// What is to be run. Outlives its call where that has to end with a question to its user.
+struct Evaluation {
+  SandboxEvalArgs args;
+  Target target;
+  Language language;
+  std::string name;  // what error messages call the code
+  Services& services;
+  bool yields;
+};
+
 /// What both ways to run code have in common.
 template <class Spec>
-void set_bounds(const SandboxEvalArgs& args, Services& services, mcp::CallContext& context, Spec& spec) {
-  const auto& defaults = services.manager.config().sandbox;
+void set_bounds(const Evaluation& evaluation, const RunControls& controls, Spec& spec) {
+  const auto& defaults = evaluation.services.manager.config().sandbox;
   spec.timeout = std::chrono::milliseconds(
-      std::llround(args.timeout_s.value_or(static_cast<double>(defaults.exec_timeout_s)) * 1000));
-  if (!context.caller().may_be_task) spec.yield = std::chrono::seconds(defaults.exec_yield_s);
-  spec.merge_output = services.merge_output;
+      std::llround(evaluation.args.timeout_s.value_or(static_cast<double>(defaults.exec_timeout_s)) * 1000));
+  if (evaluation.yields) spec.yield = std::chrono::seconds(defaults.exec_yield_s);
+  spec.merge_output = evaluation.services.merge_output;
   spec.output_limit = static_cast<size_t>(defaults.output_limit);
-  spec.stop = context.stop();
-  if (context.has_progress())
-    spec.on_progress = [&](const std::string& line) { context.progress(line.empty() ? "running" : line); };
+  spec.stop = controls.stop;
+  spec.on_progress = controls.on_progress;
 }
 
 /// A language without a driver of ours: its program, with the code as the last argument or as its input.
-sandbox::ExecResult run_program(const SandboxEvalArgs& args, const Language& language,
-                                const std::string& name, Services& services, sandbox::Sandbox& sandbox,
-                                mcp::CallContext& context) {
+sandbox::ExecResult run_program(const Evaluation& evaluation, const RunControls& controls) {
+  const Language& language = evaluation.language;
+  const std::string& code = evaluation.args.code;
   sandbox::ExecSpec spec;
   spec.argv = language.argv;
   spec.title = language.name + " code";
   if (language.code_is_last_argument) {
-    if (args.code.size() > kMaxArgument)
+    if (code.size() > kMaxArgument)
       throw Error(Errc::limit_exceeded, fmt::format("{} code may have at most 128 KiB here", language.name))
           .hint("write it to a file with sandbox_write_file and run that with sandbox_exec");
-    spec.argv.push_back(args.code);
-    spec.argv.push_back(name);  // $0
+    spec.argv.push_back(code);
+    spec.argv.push_back(evaluation.name);  // $0
   } else {
-    spec.input = args.code;
+    spec.input = code;
   }
-  set_bounds(args, services, context, spec);
-  return sandbox.exec(spec);
+  set_bounds(evaluation, controls, spec);
+  return evaluation.target.sandbox->exec(spec);
 }
 
-sandbox::EvalResult run_interpreter(const SandboxEvalArgs& args, sandbox::Language language,
-                                    const std::string& name, Services& services, sandbox::Sandbox& sandbox,
-                                    mcp::CallContext& context) {
+sandbox::EvalResult run_interpreter(const Evaluation& evaluation, const RunControls& controls) {
   sandbox::EvalSpec spec;
-  spec.language = language;
-  spec.session = args.session;
-  spec.restart = args.restart;
-  spec.code = args.code;
-  spec.name = name;
-  set_bounds(args, services, context, spec);
-  return sandbox.eval(spec);
+  spec.language = *evaluation.language.interpreter;
+  spec.session = evaluation.args.session;
+  spec.restart = evaluation.args.restart;
+  spec.code = evaluation.args.code;
+  spec.name = evaluation.name;
+  set_bounds(evaluation, controls, spec);
+  return evaluation.target.sandbox->eval(spec);
 }
 
 /// Fetches the pictures. What a sandbox says of them is not believed: only what is a PNG and small enough.
@@ -129,7 +137,44 @@ Language language_of(const SandboxEvalArgs& args, sandbox::Sandbox& sandbox) {
   return find_language(guess_language(args.code, args.path));
 }
 
+void add_interpreted(const Evaluation& evaluation, const RunControls& controls, SandboxEvalResult& result) {
+  sandbox::Sandbox& sandbox = *evaluation.target.sandbox;
+  const auto evaluated = run_interpreter(evaluation, controls);
+  result.report = report_of(evaluated, evaluation.target);
+  result.report.interrupted = evaluated.interrupted;
+  constexpr int kNoProgram = 127;  // as a shell says it
+  if (result.language == "javascript" && evaluated.end == sandbox::End::exited &&
+      evaluated.exit_code == kNoProgram)
+    result.report.notes.push_back("javascript code needs node in the sandbox: hutch doctor shows how.");
+  result.value = evaluated.value;
+  note_session(evaluation.args, evaluated, result.report);
+  result.images = fetch_images(sandbox, evaluated, result.report, controls.stop);
+  if (!result.session && !evaluated.images.empty()) remove_images(sandbox, evaluated.images);
+}
+
+SandboxEvalResult evaluate(const Evaluation& evaluation, const RunControls& controls) {
+  const Language& language = evaluation.language;
+  SandboxEvalResult result;
+  result.language = language.name;
+  if (!evaluation.args.session.empty()) result.session = evaluation.args.session;
+  try {
+    if (language.interpreter && (result.session || language.argv.empty()))
+      add_interpreted(evaluation, controls, result);
+    else
+      result.report = report_of(run_program(evaluation, controls), evaluation.target);
+  } catch (Error& e) {
+    if (e.os_error() == ENOENT && evaluation.target.sandbox->running())
+      e.hint(
+          fmt::format("{} code needs {} in the sandbox: install it on the host, or name its folder in "
+                      "`host_paths` of the profile (hutch doctor shows how)",
+                      language.name, language.needs));
+    throw;
+  }
+  return result;
+}
+
 SandboxEvalResult run(const SandboxEvalArgs& args, Services& services, mcp::CallContext& context) {
+  if (context.resumed()) return std::any_cast<SandboxEvalResult>(go_on_for(context, services));
   if (args.restart && args.session.empty())
     throw Error(Errc::invalid_argument, "'restart' is given without 'session'");
   if (one_line(args.session) != args.session)
@@ -142,35 +187,11 @@ SandboxEvalResult run(const SandboxEvalArgs& args, Services& services, mcp::Call
         .hint("python, javascript and bash have them; leave `session` out for the rest");
   if (!args.path.empty()) sandbox.write_file(args.path, args.code, {}, context.stop());
   const std::string name = args.path.empty() ? "<eval>" : sandbox.absolute(args.path);
-
-  SandboxEvalResult result;
-  result.language = language.name;
-  if (!args.session.empty()) result.session = args.session;
-  try {
-    if (language.interpreter && (!args.session.empty() || language.argv.empty())) {
-      const auto evaluated = run_interpreter(args, *language.interpreter, name, services, sandbox, context);
-      result.report = report_of(evaluated, target);
-      result.report.interrupted = evaluated.interrupted;
-      constexpr int kNoProgram = 127;  // as a shell says it
-      if (language.name == "javascript" && evaluated.end == sandbox::End::exited &&
-          evaluated.exit_code == kNoProgram)
-        result.report.notes.push_back("javascript code needs node in the sandbox: hutch doctor shows how.");
-      result.value = evaluated.value;
-      note_session(args, evaluated, result.report);
-      result.images = fetch_images(sandbox, evaluated, result.report, context.stop());
-      if (args.session.empty() && !evaluated.images.empty()) remove_images(sandbox, evaluated.images);
-    } else {
-      result.report = report_of(run_program(args, language, name, services, sandbox, context), target);
-    }
-  } catch (Error& e) {
-    if (e.os_error() == ENOENT && sandbox.running())
-      e.hint(
-          fmt::format("{} code needs {} in the sandbox: install it on the host, or name its folder in "
-                      "`host_paths` of the profile (hutch doctor shows how)",
-                      language.name, language.needs));
-    throw;
-  }
-  return result;
+  auto work = [evaluation =
+                   Evaluation{args, target, language, name, services, !context.caller().may_be_task}](
+                  const RunControls& controls) { return evaluate(evaluation, controls); };
+  return std::any_cast<SandboxEvalResult>(
+      run_for(context, services, {target.sandbox, "code", args.code, true, std::move(work)}));
 }
 
 std::string text_of(const SandboxEvalResult& result) {

@@ -5,8 +5,7 @@
 
 #include <cmath>
 
-#include "base/sys.h"
-#include "tools/asking_exec.h"
+#include "tools/asking_run.h"
 
 namespace hutch::tools {
 
@@ -34,49 +33,17 @@ void note_limits(const sandbox::ExecResult& result, const sandbox::Sandbox& sand
                   to_string(Bytes{sandbox.about().limits.memory_bytes})));
 }
 
-void note_running(const SandboxExecArgs& args, double timeout_s, CommandReport& report) {
-  report.notes.push_back(fmt::format(
-      "It goes on in the background: sandbox_process with process_id {} reads what it prints "
-      "(action read), waits for its end (wait), {}ends it (signal).",
-      report.process_id.value_or(0), args.background || args.tty ? "writes to it (write), " : ""));
+void note_running(bool takes_input, double timeout_s, CommandReport& report) {
+  report.notes.push_back(
+      fmt::format("It goes on in the background: sandbox_process with process_id {} reads what it prints "
+                  "(action read), waits for its end (wait), {}ends it (signal).",
+                  report.process_id.value_or(0), takes_input ? "writes to it (write), " : ""));
   if (timeout_s > 0)
     report.notes.push_back(fmt::format("It is ended {} s after its start (timeout_s).", timeout_s));
 }
 
-/// While its user can be asked about hosts that its network refuses, where the host can do that.
-sandbox::ExecResult execute(const SandboxExecArgs& args, const Target& target, sandbox::ExecSpec spec,
-                            Services& services, mcp::CallContext& context) {
-  if (services.asking == nullptr || context.question_style() == mcp::QuestionStyle::none || spec.background ||
-      !target.sandbox->egress())
-    return target.sandbox->exec(spec);
-  const std::string state = sys::random_hex(16);
-  const auto exec = std::make_shared<AskingExec>(
-      target, std::move(spec),
-      args.command.empty() ? fmt::format("{}", fmt::join(args.argv, " ")) : args.command,
-      services.asking->budget());
-  try {
-    return exec->serve(context, services, state);
-  } catch (const mcp::InputRequired&) {
-    services.asking->add(exec, state);
-    throw;
-  }
-}
-
-/// The call that brings the user's answer: the command has gone on meanwhile.
-CommandReport resume(const mcp::Resumed& resumed, Services& services, mcp::CallContext& context) {
-  const auto exec = services.asking->take(resumed.state);
-  exec->decide(resumed.decision, services);
-  const sandbox::ExecResult result = exec->serve(context, services, resumed.state);
-  CommandReport report = report_of(result, exec->target());
-  if (result.end == sandbox::End::running)
-    report.notes.push_back(
-        fmt::format("It goes on in the background: see sandbox_process with process_id {}.",
-                    report.process_id.value_or(0)));
-  return report;
-}
-
 CommandReport run(const SandboxExecArgs& args, Services& services, mcp::CallContext& context) {
-  if (context.resumed()) return resume(*context.resumed(), services, context);
+  if (context.resumed()) return std::any_cast<CommandReport>(go_on_for(context, services));
   if (args.command.empty() == args.argv.empty())
     throw Error(Errc::invalid_argument, args.command.empty() ? "neither 'command' nor 'argv' is given"
                                                              : "both 'command' and 'argv' are given")
@@ -101,13 +68,18 @@ CommandReport run(const SandboxExecArgs& args, Services& services, mcp::CallCont
     spec.terminal = {static_cast<int>(args.rows.value_or(24)), static_cast<int>(args.columns.value_or(80))};
   spec.merge_output = services.merge_output || args.background;
   spec.output_limit = static_cast<size_t>(args.output_limit.value_or(defaults.output_limit));
-  spec.stop = context.stop();
-  if (context.has_progress())
-    spec.on_progress = [&](const std::string& line) { context.progress(line.empty() ? "running" : line); };
-  const sandbox::ExecResult result = execute(args, target, std::move(spec), services, context);
-  CommandReport report = report_of(result, target);
-  if (result.end == sandbox::End::running) note_running(args, timeout_s, report);
-  return report;
+  const std::string line = args.command.empty() ? fmt::format("{}", fmt::join(args.argv, " ")) : args.command;
+  auto work = [spec = std::move(spec), target, timeout_s](const RunControls& controls) mutable {
+    spec.stop = controls.stop;
+    spec.on_progress = controls.on_progress;
+    const sandbox::ExecResult result = target.sandbox->exec(spec);
+    CommandReport report = report_of(result, target);
+    if (result.end == sandbox::End::running)
+      note_running(spec.background || spec.terminal, timeout_s, report);
+    return report;
+  };
+  return std::any_cast<CommandReport>(
+      run_for(context, services, {target.sandbox, "command", line, !args.background, std::move(work)}));
 }
 
 }  // namespace

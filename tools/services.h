@@ -7,7 +7,7 @@
 
 namespace hutch::tools {
 
-class AskingExecs;
+class AskingRuns;
 
 /// What the tools work with. Outlives the registry.
 struct Services {
@@ -15,7 +15,7 @@ struct Services {
   /// Text results show both output streams in the order in which they were written; structured ones keep them
   /// apart.
   bool merge_output = true;
-  AskingExecs* asking = nullptr;  // nullptr: nobody is asked
+  AskingRuns* asking = nullptr;  // nullptr: nobody is asked
 };
 
 /// Every tool of this folder. Named one by one, so that there is one place to see what is offered.

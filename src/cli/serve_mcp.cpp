@@ -9,7 +9,7 @@
 #include "mcp/server.h"
 #include "rpc/claim_stdio.h"
 #include "sandbox/manager.h"
-#include "tools/asking_exec.h"
+#include "tools/asking_run.h"
 #include "tools/resources.h"
 #include "tools/services.h"
 
@@ -78,7 +78,7 @@ int serve_mcp(const Options& options) {
   sandbox::Manager manager(settings.config, true);
   sandbox::Attachments attachments(manager);
   manager.answer_control(control_handler(manager, attachments));
-  tools::AskingExecs asking;
+  tools::AskingRuns asking;
   tools::Services services{.manager = manager, .merge_output = !structured, .asking = &asking};
   mcp::ToolRegistry registry(structured ? mcp::Results::structured : mcp::Results::text);
   tools::register_all(registry, services);

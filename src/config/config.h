@@ -228,8 +228,8 @@ struct Egress {
                "Lists of rules under a name that `allow` can take; there are pypi, npm, github, debian and "
                "others.");
     v.optional("callers_may_allow", callers_may_allow,
-               "What sandbox_create and sandbox_update can add to what the profile lets a sandbox reach: "
-               "`public` addresses, `all`, or `none`.",
+               "What calls, and answers to questions, can add to what the profile lets a sandbox reach: "
+               "`public` addresses, `none`, or `all`, which is also to choose the network `full`.",
                {.one_of = {"none", "public", "all"}});
     v.optional("upstream_proxy", upstream_proxy,
                "The proxy that this host must use: http://[USER:PASSWORD@]HOST:PORT, `none`, or `auto`: "

@@ -65,6 +65,10 @@ class Validator {
       if (loaded_.config.secrets.count(profile.secrets[i]) == 0)
         fail(fmt::format("{}.secrets[{}]", path, i),
              fmt::format("names no secret: '{}'; they are in `secrets`", profile.secrets[i]));
+    // Or whoever asks for that network would open it for them.
+    if (!profile.secrets.empty() && profile.network != "filtered")
+      fail(path + ".secrets",
+           fmt::format("need the network `filtered`, and this profile's is `{}`", profile.network));
     for (const auto& [key, value] : profile.env)
       if (key.empty() || key.find('=') != key.npos || key.find('\0') != key.npos ||
           value.find('\0') != value.npos)

@@ -174,10 +174,12 @@ bool RuleSet::allows_address(const Address& address, uint16_t port) const {
   return std::ranges::any_of(rules_, [&](const Rule& rule) { return rule.allows_address(address, port); });
 }
 
-bool names_special_addresses(std::string_view text) {
+bool names_special_addresses(const std::string& text, const Presets& presets) {
   try {
-    const Rule rule = parse_rule(text);
-    return rule.cidr && lie_in_special_range(*rule.cidr);
+    std::vector<Rule> rules;
+    expand(text, presets, rules);
+    return std::ranges::any_of(
+        rules, [](const Rule& rule) { return rule.cidr && lie_in_special_range(*rule.cidr); });
   } catch (const Error&) {
     return false;
   }

@@ -64,8 +64,9 @@ class RuleSet {
   std::vector<Rule> rules_;
 };
 
-/// Whether it is a rule about addresses of which some are special; what is no rule is not.
-bool names_special_addresses(std::string_view text);
+/// Whether it is a rule about addresses of which some are special, or a preset with one; what is neither is
+/// not.
+bool names_special_addresses(const std::string& text, const Presets& presets = {});
 
 /// The shortest rule that allows a host at a port.
 std::string rule_for(const Host& host, uint16_t port);

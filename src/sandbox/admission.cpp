@@ -193,6 +193,7 @@ Description describe_new(const config::Config& config, const CreateRequest& requ
       .created_at = WallClock::now(),
       .base = base,
       .volumes = wanted_volumes(profile.volumes, request.volumes)};
+  check_may_have_network(config, profile_name, about.network);
   check_may_allow(config, request.allow);
   if (about.network == "filtered") about.env.merge(egress_environment());
   if (!profile.secrets.empty()) add_secrets(profile, about);
@@ -207,6 +208,20 @@ Description describe_new(const config::Config& config, const CreateRequest& requ
 
 void check_caps(const config::Limits& caps, const Changes& changes) {
   check_caps(caps, changes.memory_bytes, changes.cpus, changes.pids);
+}
+
+void check_may_have_network(const config::Config& config, const std::string& profile,
+                            const std::string& network) {
+  if (network != "full" || config.egress.callers_may_allow == "all") return;
+  const auto of_profile = config.profiles.find(profile);  // a sandbox may be older than the configuration
+  if (of_profile != config.profiles.end() && of_profile->second.network == "full") return;
+  throw Error(
+      Errc::denied,
+      fmt::format("the network `full` is for the configuration to give, and profile '{}' does not", profile))
+      .hint(
+          "take `filtered` and name hosts in `allow`, or a profile that has it (sandbox_list_profiles); the "
+          "configuration gives it by `network: full` of a profile, or to all by "
+          "`egress.callers_may_allow: all`");
 }
 
 void check_may_allow(const config::Config& config, const std::vector<std::string>& rules) {

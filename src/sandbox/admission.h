@@ -51,6 +51,10 @@ Description describe_new(const config::Config& config, const CreateRequest& requ
 /// The same for what an update asks for.
 void check_caps(const config::Limits& caps, const Changes& changes);
 
+/// Throws denied where callers may not have a sandbox of the profile with that network: `full` reaches every
+/// public host unseen, so it takes a profile that has it, or callers that may allow everything.
+void check_may_have_network(const config::Config& config, const std::string& profile,
+                            const std::string& network);
 /// Throws denied where callers may not widen what sandboxes reach that far.
 void check_may_allow(const config::Config& config, const std::vector<std::string>& rules);
 /// Rules as an update leaves them: added, or without the one that follows a `-`.

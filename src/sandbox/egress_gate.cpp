@@ -87,7 +87,7 @@ asio::awaitable<std::unique_ptr<net::Duplex>> lend(net::Duplex& owned) {
 
 bool callers_may_add(const config::Egress& settings, const std::string& rule) {
   const std::string& scope = settings.callers_may_allow;
-  return scope == "all" || (scope == "public" && !net::names_special_addresses(rule));
+  return scope == "all" || (scope == "public" && !net::names_special_addresses(rule, settings.presets));
 }
 
 std::map<std::string, std::string> egress_environment() {
@@ -154,7 +154,11 @@ net::EgressHooks EgressGate::hooks_for(const std::shared_ptr<Sandbox>& sandbox) 
   hooks.resolve = [this, owner](std::string name) {
     return resolver_.resolve(std::move(name), owner, kResolveTimeout);
   };
-  hooks.ask = [weak = std::weak_ptr(sandbox)](net::Refusal refusal) { return ask(weak, std::move(refusal)); };
+  // Who answers for the user is a program, too: what it could not add for the agent it cannot add so.
+  hooks.ask = [this, weak = std::weak_ptr(sandbox)](net::Refusal refusal) {
+    const bool may = callers_may_add(settings_, refusal.rule);
+    return ask(may ? weak : std::weak_ptr<Sandbox>(), std::move(refusal));
+  };
   hooks.audit = [this, id = sandbox->id()](const net::EgressEvent& event) {
     audit_.write(audit_line(id, event));
   };

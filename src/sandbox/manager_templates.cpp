@@ -109,6 +109,7 @@ std::vector<std::shared_ptr<Sandbox>> Manager::fork(const std::string& id_or_nam
   if (about.base.layers.size() >= kMostLayers)
     throw Error(Errc::limit_exceeded, fmt::format("a fork of a fork goes {} deep", kMostLayers))
         .hint("sandbox_fork one of the earlier ones");
+  check_may_have_network(config_, about.profile, about.network);
   disk_guard_.check_room_for_create();
   auto sealed = writing_to_disk([&] { return builder_.seal(*entry_of(*sandbox), false); });
   about.base.layers.push_back(sealed.manifest.id);

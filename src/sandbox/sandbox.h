@@ -141,12 +141,13 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   std::shared_ptr<net::Egress> egress() const;
   /// `how`: what is said of it as its isolation.
   void set_egress(std::shared_ptr<net::Egress> egress, const std::string& how);
-  /// Asks whoever uses it now whether a connection may pass for which a rule is missing; called on the I/O
+  /// Asks who runs code in it whether a connection may pass for which a rule is missing; called on the I/O
   /// thread, must not block, and calls `answer` once, on any thread, unless it returns false: nobody is
   /// asked.
-  using Asker = std::function<bool(const net::Refusal&, std::function<void(bool allowed)> answer)>;
-  void set_asker(Asker asker);
-  bool ask(const net::Refusal& refusal, std::function<void(bool allowed)> answer);
+  using Asker = std::function<bool(const net::Refusal&, const std::function<void(bool allowed)>& answer)>;
+  /// For as long as the asker lives. Whose connection it is cannot be known: the latest that does ask has it.
+  void add_asker(const std::shared_ptr<const Asker>& asker);
+  bool ask(const net::Refusal& refusal, const std::function<void(bool allowed)>& answer);
   /// While it has open ports it is not paused on its own.
   void count_open_ports(int change) noexcept { open_ports_ += change; }
   asio::any_io_executor executor() { return pidfd_watch_.get_executor(); }
@@ -262,7 +263,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   Sessions sessions_;
   std::map<uint16_t, std::unique_ptr<Listener>> listeners_;
   std::shared_ptr<net::Egress> egress_;
-  Asker asker_;
+  std::vector<std::weak_ptr<const Asker>> askers_;  // latest first
 };
 
 template <class Fn>

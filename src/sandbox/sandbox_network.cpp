@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <asio/steady_timer.hpp>
 #include <asio/use_awaitable.hpp>
 #include <utility>
@@ -62,18 +63,20 @@ void Sandbox::set_egress(std::shared_ptr<net::Egress> egress, const std::string&
   egress_.swap(egress);
 }
 
-void Sandbox::set_asker(Asker asker) {
+void Sandbox::add_asker(const std::shared_ptr<const Asker>& asker) {
   const std::lock_guard lock(mutex_);
-  asker_.swap(asker);
+  std::erase_if(askers_, [](const auto& one) { return one.expired(); });
+  askers_.insert(askers_.begin(), asker);
 }
 
-bool Sandbox::ask(const net::Refusal& refusal, std::function<void(bool allowed)> answer) {
-  Asker asker;
+bool Sandbox::ask(const net::Refusal& refusal, const std::function<void(bool allowed)>& answer) {
+  std::vector<std::shared_ptr<const Asker>> askers;
   {
     const std::lock_guard lock(mutex_);
-    asker = asker_;
+    for (const auto& one : askers_)
+      if (auto lives = one.lock()) askers.push_back(std::move(lives));
   }
-  return asker && asker(refusal, std::move(answer));
+  return std::ranges::any_of(askers, [&](const auto& asker) { return (*asker)(refusal, answer); });
 }
 
 }  // namespace hutch::sandbox

@@ -688,6 +688,18 @@ END''')["process_id"]
                 self.assertIn("not public", self.refused("sandbox_update", sandbox_id=self.box, allow=[rule]))
         self.assertEqual(self.ok("sandbox_info", sandbox_id=self.box)["allow"], [CONTROL, *self.allow])
 
+    def test_a_preset_with_what_is_not_public_is_no_way_round(self):
+        path = os.path.join(self.home, "presets.yaml")
+        with open(path, "w", encoding="utf-8") as f:
+            json.dump({"egress": {"presets": {"inside": ["files.example.org", "10.0.0.0/8"], "outside": ["files.example.org"]}}}, f)
+        self.addCleanup(os.remove, path)
+        with self.server("--results", "structured", env={"HUTCH_CONFIG": path, "HUTCH_POOL__MAX": 0}) as server:
+            for preset in ("inside", "@inside"):
+                self.assertIn("not public", call(server, "sandbox_create", allow=[preset]).text)
+            box = call(server, "sandbox_create", allow=["outside"]).structured["sandbox_id"]
+            self.assertIn("not public", call(server, "sandbox_update", sandbox_id=box, allow=["inside"]).text)
+            call(server, "sandbox_destroy", sandbox_id=box)
+
     def test_what_callers_may_not_allow_is_not_advised_to_them(self):
         box = self.create()
         done = self.exec("curl -sS http://169.254.169.254/", box)

@@ -355,8 +355,74 @@ for to in {(PUBLIC4, PUBLIC6, "169.254.169.254", "10.0.0.1", "192.0.2.3", networ
         self.assertIn("unreachable", self.tries(box, f'print(connect("{PUBLIC6}", 80))'))
 
 
+class WhoMayHaveIt(NetworkCase):
+    """Callers may add public hosts, as it is unless the configuration says otherwise."""
+    server_settings = {"HUTCH_POOL__MAX": 0, "HUTCH_PROFILES__OPEN__NETWORK": "full"}
+
+    def denied(self, tool="sandbox_create", **arguments):
+        text = self.refused(tool, **arguments)
+        self.assertIn("`full` is for the configuration to give", text)
+        self.assertIn("egress.callers_may_allow", text)
+
+    def network_of(self, **arguments):
+        box = self.create(**arguments)
+        return box, bool(pasta_of(box))
+
+    def test_a_caller_has_it_from_a_profile_alone(self):
+        self.denied(network="full")
+        self.denied(network="full", profile="default", allow=["files.example.org"])
+        for arguments in ({"profile": "open"}, {"profile": "open", "network": "full"}):
+            box, full = self.network_of(**arguments)
+            self.assertTrue(full)
+            self.assertIn("GET", self.sh(f"curl -sS -m 20 http://{PUBLIC4}/", sandbox_id=box))
+
+    def test_less_can_always_be_asked_for(self):
+        for profile in ("default", "open"):
+            for kind in ("filtered", "none"):
+                with self.subTest(profile, network=kind):
+                    self.assertFalse(self.network_of(profile=profile, network=kind)[1])
+
+    def test_in_a_profile_that_has_it_what_is_not_public_is_still_the_configurations(self):
+        self.assertIn("not public", self.refused("sandbox_create", profile="open", allow=["10.5.0.0/16"]))
+
+    def test_where_callers_may_allow_nothing_a_profile_still_gives_it(self):
+        settings = {**self.server_settings, "HUTCH_EGRESS__CALLERS_MAY_ALLOW": "none"}
+        with self.server("--results", "structured", env=settings) as server:
+            self.assertIn("for the configuration to give", call(server, "sandbox_create", network="full").text)
+            box = call(server, "sandbox_create", profile="open").structured["sandbox_id"]
+            self.assertEqual(len(pasta_of(box)), 2)
+            call(server, "sandbox_destroy", sandbox_id=box)
+
+    def test_neither_an_update_nor_a_template_nor_a_fork_is_a_way_round(self):
+        plain, opened = self.create(), self.create(profile="open")
+        self.assertIn("cannot be changed", self.refused("sandbox_update", sandbox_id=plain, network="full"))
+        self.ok("sandbox_create_template", sandbox_id=opened, name="of-open")
+        self.addCleanup(self.ok, "sandbox_delete_template", name="of-open")
+        self.denied(template="of-open", network="full")
+        box, full = self.network_of(template="of-open")  # files come along, and no more
+        self.assertFalse(full)
+        self.call("sandbox_destroy", sandbox_id=box)
+        for source, wanted in ((plain, False), (opened, True)):
+            fork, = self.ok("sandbox_fork", sandbox_id=source)["sandboxes"]
+            self.addCleanup(self.call, "sandbox_destroy", sandbox_id=fork)
+            self.assertEqual(bool(pasta_of(fork)), wanted)
+
+    def test_what_an_earlier_configuration_gave_lives_on_and_is_not_forked(self):
+        settings = {**self.server_settings, "HUTCH_EGRESS__CALLERS_MAY_ALLOW": "all"}
+        server = self.server("--results", "structured", env=settings)
+        box = call(server, "sandbox_create", network="full").structured["sandbox_id"]
+        server.kill(signal.SIGKILL)
+        server.wait()
+        server.close()
+        with self.server("--results", "structured", env=self.server_settings) as server:
+            done = call(server, "sandbox_exec", sandbox_id=box, command=f"curl -sS -m 20 http://{PUBLIC4}/")
+            self.assertIn("GET", done.structured["stdout"])
+            self.assertIn("for the configuration to give", call(server, "sandbox_fork", sandbox_id=box).text)
+            call(server, "sandbox_destroy", sandbox_id=box)
+
+
 class ServersThatDie(NetworkCase):
-    server_settings = {"HUTCH_POOL__MAX": 0}
+    server_settings = {"HUTCH_POOL__MAX": 0, "HUTCH_EGRESS__CALLERS_MAY_ALLOW": "all"}
 
     def killed(self, **settings):
         """The sandbox of a server that was killed."""

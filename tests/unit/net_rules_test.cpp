@@ -243,6 +243,10 @@ TEST_SUITE("addresses, names and rules of egress") {
     CHECK(rules.allows_name("a.work.example", 443));
     CHECK(rules.allows_address(*parse_address("10.0.0.1"), 80));
     CHECK(rules.texts() == std::vector<std::string>{"pypi", "work"});
+    CHECK(names_special_addresses("work", mine));
+    CHECK(names_special_addresses("@work", mine));
+    CHECK_FALSE(names_special_addresses("pypi", mine));
+    CHECK_FALSE(names_special_addresses("work"));
     check_presets(builtin_presets());
     check_presets(mine);
     CHECK_CONTAINS(error_of([] { check_presets({{"Work", {}}}); }), "'Work' is no name for a preset");

@@ -220,13 +220,14 @@ TEST_SUITE("secret") {
         "  HOSTS: {env: X, hosts: ['*', 'a..b', '10.0.0.1', 'https://a.test', 'a.test:0', 'a.test:65536', "
         "'*.a.test:9']}\n"
         "profiles:\n"
-        "  default: {secrets: [OTHER]}\n");
+        "  default: {secrets: [OTHER]}\n"
+        "  closed: {network: none, secrets: [TWICE]}\n");
     for (const char* part :
          {"'secrets.no-name' is no name", "'secrets.NOWHERE' needs one of", "'secrets.TWICE' needs one of",
           "'secrets.FORM.header' belongs", "'secrets.QUERY.parameter' belongs", "'secrets.LINE' has a header",
           "'secrets.HOSTS.hosts[0]'", "'secrets.HOSTS.hosts[1]'", "'secrets.HOSTS.hosts[2]'",
           "'secrets.HOSTS.hosts[3]'", "'secrets.HOSTS.hosts[4]'", "'secrets.HOSTS.hosts[5]'",
-          "names no secret: 'OTHER'"})
+          "names no secret: 'OTHER'", "'profiles.closed.secrets' need the network `filtered`"})
       CHECK_CONTAINS(text, part);
     CHECK_FALSE(contains(text, "hosts[6]"));
   }
