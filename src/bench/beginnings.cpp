@@ -16,13 +16,6 @@ namespace {
 
 constexpr double kPatienceS = 300;  // for what is written before anything is measured
 
-/// For what takes a good part of a second.
-Plan few(Plan plan) {
-  plan.spaced_n = std::min<size_t>(plan.spaced_n / 3, 7);
-  plan.burst_s = 0;
-  return plan;
-}
-
 double run_program(std::vector<std::string> argv) {
   argv[0] = find_program(argv[0]);
   return process_ms(argv, own_environment());

@@ -16,7 +16,6 @@
 #include "base/sys.h"
 #include "bench/floors.h"
 #include "bench/machine.h"
-#include "bench/peers.h"
 #include "bench/report.h"
 #include "bench/scenarios.h"
 
@@ -65,8 +64,8 @@ std::vector<Job> all_jobs(const Context& context, const std::vector<Peer>& peers
                       out.update(floor.run(context.plan));
                       return out;
                     }});
-  for (const auto* list : {&call_scenarios(), &life_scenarios(), &beginning_scenarios(), &memory_scenarios(),
-                           &neighbour_scenarios()})
+  for (const auto* list : {&call_scenarios(), &life_scenarios(), &beginning_scenarios(), &port_scenarios(),
+                           &egress_scenarios(), &memory_scenarios(), &neighbour_scenarios()})
     for (const auto& scenario : *list)
       jobs.push_back({scenario.name, scenario.name, "scenarios", [&scenario, &context] {
                         Json out = {{"what", scenario.what}};
@@ -74,8 +73,9 @@ std::vector<Job> all_jobs(const Context& context, const std::vector<Peer>& peers
                         return out;
                       }});
   for (const auto& peer : peers)
-    jobs.push_back({"peer_" + peer.name, peer.name, "peers",
-                    [&peer, &context] { return run_peer(peer, context.plan); }});
+    if (!is_relay(peer))
+      jobs.push_back({"peer_" + peer.name, peer.name, "peers",
+                      [&peer, &context] { return run_peer(peer, context.plan); }});
   return jobs;
 }
 
@@ -149,8 +149,10 @@ int run(const BenchOptions& options) {
   hold_signals();
   const std::vector<Peer> peers = options.peers_file ? load_peers(*options.peers_file) : find_peers();
   const TempFolder home;
-  const Context context =
-      make_context(std::filesystem::read_symlink("/proc/self/exe"), home.path(), plan_for(options.length));
+  std::vector<Peer> relays = peers;
+  std::erase_if(relays, [](const Peer& peer) { return !is_relay(peer); });
+  const Context context = make_context(std::filesystem::read_symlink("/proc/self/exe"), home.path(),
+                                       plan_for(options.length), std::move(relays));
   const std::vector<Job> jobs = chosen(all_jobs(context, peers), options.only);
 
   std::vector<std::string> warnings;

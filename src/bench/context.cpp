@@ -29,8 +29,8 @@ ServerCommand Context::cold_server() const {
   return server(can_empty_pool ? std::vector<std::string>{"POOL__MAX=0"} : std::vector<std::string>{});
 }
 
-Context make_context(std::string program, std::string home, Plan plan) {
-  Context context{std::move(program), std::move(home), std::move(plan)};
+Context make_context(std::string program, std::string home, Plan plan, std::vector<Peer> relays) {
+  Context context{std::move(program), std::move(home), std::move(plan), std::move(relays)};
   std::vector<std::string> env = base_environment(context.home);
   env.push_back("HUTCH_POOL__MAX=0");
   Process asked =

@@ -15,16 +15,8 @@ namespace hutch::bench {
 
 namespace {
 
-/// As a sandbox finds it: in /usr, whatever stands before that in the user's PATH.
-std::string program(const std::string& name) {
-  std::string path = "/usr/bin/" + name;
-  if (!sys::exists(path)) path = find_program(name);
-  if (path.empty()) throw Error(Errc::unavailable, name + " is not in PATH");
-  return path;
-}
-
 Json spawn(const Plan& plan, const std::string& name, const std::vector<std::string>& arguments) {
-  std::vector<std::string> argv{program(name)};
+  std::vector<std::string> argv{program_as_inside(name)};
   argv.insert(argv.end(), arguments.begin(), arguments.end());
   return measure(run_process(argv, own_environment()), plan);
 }
@@ -42,7 +34,7 @@ Json spawn_python(const Plan& plan) {
 /// `count` processes of true, all started before the first is waited for.
 Json spawn_side_by_side(const Plan& plan, size_t count) {
   const SpawnOptions options{
-      .argv = {program("true")}, .env = own_environment(), .stdio = {-1, -1, -1}, .fds = {}};
+      .argv = {program_as_inside("true")}, .env = own_environment(), .stdio = {-1, -1, -1}, .fds = {}};
   const auto run = [&] {
     const auto start = Clock::now();
     std::vector<Process> processes;

@@ -16,10 +16,6 @@ namespace {
 constexpr size_t kBatch = 32;  // sandboxes that exist at once, below the default limit
 constexpr double kRefillMs = 500;
 
-Request exec_true_in(const std::string& sandbox_id) {
-  return Request::tool("sandbox_exec", {{"sandbox_id", sandbox_id}, {"argv", {"true"}}});
-}
-
 /// How often `operation`, which creates, found a sandbox ready goes into its figures.
 Json with_counts(Json figures, const Made& made) {
   figures.update(made.counts());
@@ -73,7 +69,7 @@ Json measure_cycles(const Context& context) {
     const auto cycle = [&](size_t thread) {
       McpClient& client = *servers[thread];
       const std::string id = sandbox_id_of(client.call(create_request()));
-      (void)client.call(exec_true_in(id), "exit 0");
+      (void)client.call(exec_true_request(id), "exit 0");
       (void)client.call(destroy_request(id));
     };
     for (size_t i = 0; i < clients; ++i) {

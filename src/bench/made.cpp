@@ -10,6 +10,10 @@ Request destroy_request(const std::string& sandbox_id) {
   return Request::tool("sandbox_destroy", {{"sandbox_id", sandbox_id}});
 }
 
+Request exec_true_request(const std::string& sandbox_id) {
+  return Request::tool("sandbox_exec", {{"sandbox_id", sandbox_id}, {"argv", {"true"}}});
+}
+
 bool was_warm(const Json& result) {
   const Json& content = result.at("content");
   return !content.empty() && content[0].value("text", "").find("(it was ready)") != std::string::npos;

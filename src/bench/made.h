@@ -9,6 +9,7 @@ namespace hutch::bench {
 
 Request create_request(const Json& arguments = Json::object());
 Request destroy_request(const std::string& sandbox_id);
+Request exec_true_request(const std::string& sandbox_id);
 
 /// By the words of a `sandbox_create` result's text, which is what hosts ask for.
 bool was_warm(const Json& result);

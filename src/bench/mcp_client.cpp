@@ -1,15 +1,8 @@
 #include "bench/mcp_client.h"
 
 #include <fmt/format.h>
-#include <poll.h>
-#include <signal.h>
-#include <sys/mman.h>
 
-#include <algorithm>
-
-#include "base/error.h"
-#include "base/sys.h"
-#include "bench/machine.h"
+#include <utility>
 
 namespace hutch::bench {
 
@@ -19,8 +12,6 @@ namespace {
 
 constexpr auto kSilence = 60s;
 constexpr size_t kUncheckedMax = 64u << 20;
-constexpr size_t kErrorTextMax = 2000;
-constexpr const char* kEnded = "the server ended without an answer";
 
 /// Whether a line answers a call, told without parsing. Notifications and requests to the client have
 /// `method` among their first members, an answer has none at its top, and inside a text the quotes are
@@ -53,96 +44,20 @@ std::string Request::line(int64_t id) const {
   return fmt::format("{{\"jsonrpc\":\"2.0\",\"id\":{}{}", id, tail_);
 }
 
-McpClient::McpClient(const ServerCommand& command) : stderr_(::memfd_create("stderr", MFD_CLOEXEC)) {
-  sys::Pipe in = sys::pipe(), out = sys::pipe();
+McpClient::McpClient(const ServerCommand& command) : server_(command) {
   const Request initialize("initialize", {{"protocolVersion", "2025-06-18"},
                                           {"capabilities", Json::object()},
                                           {"clientInfo", {{"name", "hutch-bench"}, {"version", "1"}}}});
-  to_server_ = std::move(in.write_end);
-  from_server_ = std::move(out.read_end);
-  const auto start = Clock::now();
-  process_ = Process::spawn({.argv = command.argv,
-                             .env = command.env,
-                             .stdio = {in.read_end.get(), out.write_end.get(), stderr_.get()},
-                             .fds = {}});
-  in.read_end.reset();
-  out.write_end.reset();
   (void)exchange(initialize);
-  start_ms_ = ms_since(start);
+  start_ms_ = ms_since(server_.started());
   check();
-  write("{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n");
+  server_.write("{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n");
 }
 
-McpClient::~McpClient() {
-  close();
-}
-
-void McpClient::close() noexcept {
-  if (process_.pid() == 0) return;
-  to_server_.reset();
-  try {
-    (void)process_.wait(Clock::now() + 5s);
-  } catch (const Error&) {
-    process_ = Process();  // kills
-  }
-}
-
-void McpClient::fail(Errc code, const std::string& what) const {
-  std::string said;
-  const off_t size = ::lseek(stderr_.get(), 0, SEEK_END);
-  if (size > 0) {
-    said.resize(std::min<size_t>(static_cast<size_t>(size), kErrorTextMax));
-    const ssize_t n =
-        ::pread(stderr_.get(), said.data(), said.size(), size - static_cast<off_t>(said.size()));
-    said.resize(n > 0 ? static_cast<size_t>(n) : 0);
-  }
-  throw Error(code, said.empty() ? what : fmt::format("{}; its stderr ends with: {}", what, said));
-}
-
-void McpClient::write(std::string_view line) {
-  try {
-    sys::write_all(to_server_.get(), line);
-  } catch (const Error& e) {
-    if (e.os_error() == EPIPE) fail(Errc::unavailable, kEnded);
-    throw;
-  }
-}
-
-bool McpClient::read_more(Clock::time_point deadline) {
-  pollfd waiting{.fd = from_server_.get(), .events = POLLIN, .revents = 0};
+std::optional<std::string> McpClient::next_answer(Clock::time_point deadline) {
   for (;;) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
-    const int n = ::poll(&waiting, 1, static_cast<int>(std::clamp<long>(left, 0, 1000)));
-    if (n > 0) break;
-    check_interrupted();
-    if (n < 0 && errno != EINTR) fail(Errc::internal, "poll fails");
-    if (n == 0 && left <= 0) return false;
-  }
-  const ssize_t n =
-      sys::retry_eintr([&] { return ::read(from_server_.get(), chunk_.data(), chunk_.size()); });
-  if (n <= 0) fail(Errc::unavailable, kEnded);
-  buffer_.append(chunk_.data(), static_cast<size_t>(n));
-  return true;
-}
-
-std::string McpClient::next_answer(Clock::time_point deadline) {
-  for (;;) {
-    const size_t end = buffer_.find('\n', scanned_);
-    if (end == std::string::npos) {
-      scanned_ = buffer_.size();
-      if (!read_more(deadline)) return "";
-      continue;
-    }
-    std::string line;
-    if (end + 1 == buffer_.size()) {  // as nearly always: nothing is copied
-      line = std::move(buffer_);
-      buffer_.clear();
-    } else {
-      line = buffer_.substr(0, end);
-      buffer_.erase(0, end + 1);
-    }
-    scanned_ = 0;
-    if (is_answer(line)) return line;
+    auto line = server_.next_line(deadline);
+    if (!line || is_answer(*line)) return line;
   }
 }
 
@@ -156,10 +71,11 @@ double McpClient::exchange_side_by_side(const Request& request, size_t n) {
   const size_t already = unchecked_.size();
   unchecked_.reserve(already + n);
   const auto start = Clock::now();
-  for (const auto& line : lines) write(line);
+  for (const auto& line : lines) server_.write(line);
   for (size_t i = 0; i < n; ++i) {
-    unchecked_.push_back(next_answer(Clock::now() + kSilence));
-    if (unchecked_.back().empty()) fail(Errc::timeout, "the server has not answered for 60 s");
+    auto answer = next_answer(Clock::now() + kSilence);
+    if (!answer) server_.fail(Errc::timeout, "has not answered for 60 s");
+    unchecked_.push_back(std::move(*answer));
   }
   const double ms = ms_since(start);
   for (size_t i = already; i < unchecked_.size(); ++i) unchecked_bytes_ += unchecked_[i].size();
@@ -187,15 +103,15 @@ Json McpClient::call(const Request& request, std::string_view expect) {
 }
 
 int64_t McpClient::send(const Request& request) {
-  write(request.line(next_id_));
+  server_.write(request.line(next_id_));
   return next_id_++;
 }
 
 std::optional<McpClient::Answer> McpClient::receive(Clock::time_point deadline) {
-  const std::string line = next_answer(deadline);
+  const auto line = next_answer(deadline);
   const auto at = Clock::now();
-  if (line.empty()) return std::nullopt;
-  return Answer{parse(line), at};
+  if (!line) return std::nullopt;
+  return Answer{parse(*line), at};
 }
 
 Json McpClient::result_of(const Json& answer, std::string_view expect) {

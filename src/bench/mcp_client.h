@@ -5,17 +5,10 @@
 #include <string_view>
 #include <vector>
 
-#include "base/error.h"
-#include "base/process.h"
+#include "bench/line_program.h"
 #include "bench/samples.h"
 
 namespace hutch::bench {
-
-/// How a server is started. `env` is all of its environment ("NAME=value").
-struct ServerCommand {
-  std::vector<std::string> argv;
-  std::vector<std::string> env;
-};
 
 /// A request without its id: what stands before and after it in the line.
 class Request {
@@ -31,17 +24,14 @@ class Request {
 
 /// A client of one MCP server over pipes, for one thread. Nothing is parsed while time is taken: answers are
 /// kept as lines and looked at by check(). Throws Error(unavailable) when the server ends, timeout when it is
-/// silent for a minute, each with the end of its stderr.
+/// silent for a minute, each with the end of its stderr. Ends the server.
 class McpClient {
  public:
   /// Starts the server and waits for its answer to `initialize`; start_ms() is how long both took.
   explicit McpClient(const ServerCommand& command);
-  ~McpClient();
-  McpClient(const McpClient&) = delete;
-  McpClient& operator=(const McpClient&) = delete;
 
   double start_ms() const noexcept { return start_ms_; }
-  pid_t pid() const noexcept { return process_.pid(); }
+  pid_t pid() const noexcept { return server_.pid(); }
 
   /// From the start of the write to the end of the answer's line, in ms. The answer waits for check().
   double exchange(const Request& request);
@@ -67,22 +57,11 @@ class McpClient {
   /// `result` of an answer; throws as check() does.
   static Json result_of(const Json& answer, std::string_view expect = {});
 
-  /// Ends the server as hosts do: closes its input and waits, then kills. Also done by the destructor.
-  void close() noexcept;
-
  private:
-  /// The next line that is no notification.
-  std::string next_answer(Clock::time_point deadline);
-  void write(std::string_view line);
-  bool read_more(Clock::time_point deadline);
-  [[noreturn]] void fail(Errc code, const std::string& what) const;
+  /// The next line that is no notification; nothing at `deadline`.
+  std::optional<std::string> next_answer(Clock::time_point deadline);
 
-  UniqueFd stderr_;
-  UniqueFd to_server_, from_server_;
-  Process process_;
-  std::vector<char> chunk_ = std::vector<char>(64u << 10);  // what one read gets
-  std::string buffer_;
-  size_t scanned_ = 0;  // no end of line before this place
+  LineProgram server_;
   std::vector<std::string> unchecked_;
   size_t unchecked_bytes_ = 0;
   int64_t next_id_ = 0;

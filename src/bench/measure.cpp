@@ -11,7 +11,7 @@
 #include <mutex>
 #include <thread>
 
-#include "base/error.h"
+#include "base/sys.h"
 #include "bench/machine.h"
 #include "bench/mcp_client.h"
 
@@ -23,14 +23,6 @@ namespace {
 
 constexpr size_t kBurstMin = 3;
 
-std::string tail_of(const UniqueFd& file) {
-  std::string text(500, '\0');
-  const off_t size = ::lseek(file.get(), 0, SEEK_END);
-  const ssize_t n = ::pread(file.get(), text.data(), text.size(), std::max<off_t>(0, size - 500));
-  text.resize(n > 0 ? static_cast<size_t>(n) : 0);
-  return text;
-}
-
 std::vector<std::string> with_fresh_id(std::vector<std::string> argv) {
   static std::atomic<unsigned> serial{0};
   for (auto& word : argv)
@@ -39,7 +31,31 @@ std::vector<std::string> with_fresh_id(std::vector<std::string> argv) {
   return argv;
 }
 
+/// Of one of several ways.
+struct Times {
+  Samples spaced, burst;
+  double busy_ms = 0;
+};
+
+Json figures_of(const Times& times) {
+  Json out = {{"spaced", times.spaced.summary()}, {"burst", times.burst.summary()}};
+  out["burst"]["cpu_ms"] = times.busy_ms / static_cast<double>(times.burst.size());
+  return out;
+}
+
+Json added_to(const Times& floor, const char* what, const Times& times) {
+  return {{"to", what},
+          {"spaced", times.spaced.minus(floor.spaced).summary()},
+          {"burst", times.burst.minus(floor.burst).summary()}};
+}
+
 }  // namespace
+
+Plan few(Plan plan) {
+  plan.spaced_n = std::min<size_t>(plan.spaced_n / 3, 7);
+  plan.burst_s = 0;
+  return plan;
+}
 
 Json measure_spaced(const Operation& operation, const Plan& plan) {
   Samples samples;
@@ -82,11 +98,7 @@ Json measure(const Operation& operation, const Plan& plan) {
   return {{"spaced", std::move(spaced)}, {"burst", measure_burst(operation, plan)}};
 }
 
-Json measure_in_turn(const std::vector<Way>& ways, const Plan& plan) {
-  struct Times {
-    Samples spaced, burst;
-    double busy_ms = 0;
-  };
+Json measure_in_turn(const std::vector<Way>& ways, const Plan& plan, std::optional<size_t> floor) {
   std::vector<Times> times(ways.size());
   const auto round = [&](const auto& take) {
     for (size_t i = 0; i < ways.size(); ++i) {
@@ -109,16 +121,16 @@ Json measure_in_turn(const std::vector<Way>& ways, const Plan& plan) {
       to.burst.add(operation.run());
       to.busy_ms += machine_busy_ms() - before;
     });
-  Json out = {{"beside", Json::array()}};
-  for (size_t i = 0; i < ways.size(); ++i) {
-    Json figures = {{"spaced", times[i].spaced.summary()}, {"burst", times[i].burst.summary()}};
-    figures["burst"]["cpu_ms"] = times[i].busy_ms / static_cast<double>(times[i].burst.size());
-    if (i == 0) {
-      out.update(figures);
-    } else {
-      figures["what"] = ways[i].what;
-      out["beside"].push_back(std::move(figures));
-    }
+  const auto figures = [&](size_t i) {
+    Json out = figures_of(times[i]);
+    if (floor && i != *floor) out["added"] = added_to(times[*floor], ways[*floor].what, times[i]);
+    return out;
+  };
+  Json out = figures(0);
+  out["beside"] = Json::array();
+  for (size_t i = 1; i < ways.size(); ++i) {
+    out["beside"].push_back({{"what", ways[i].what}});
+    out["beside"].back().update(figures(i));
   }
   return out;
 }
@@ -176,6 +188,13 @@ Json sustain(size_t threads, double seconds, const std::function<void(size_t)>& 
   out.update(all.summary());
   out["cpu_ms"] = busy_ms / n;
   return out;
+}
+
+std::string program_as_inside(const std::string& name) {
+  std::string path = "/usr/bin/" + name;
+  if (!sys::exists(path)) path = find_program(name);
+  if (path.empty()) throw Error(Errc::unavailable, name + " is not in PATH");
+  return path;
 }
 
 std::vector<std::string> own_environment() {

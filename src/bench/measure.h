@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 
 #include "base/process.h"
 #include "bench/samples.h"
@@ -18,6 +19,9 @@ struct Plan {
   double idle_s = 5;  // in which idle sandboxes are watched
   std::vector<size_t> memory_counts{10, 100};
 };
+
+/// For what takes a good part of a second.
+Plan few(Plan plan);
 
 /// One thing whose time is taken. Only what run() says counts; prepare() and finish() stand around a batch of
 /// runs and outside of all figures.
@@ -38,12 +42,13 @@ Json measure(const Operation& operation, const Plan& plan);
 
 /// Several ways to do one thing, in turn, so that what else the machine does meets all of them alike. The
 /// first one's figures as measure() gives them, and those of the others as "beside": [{"what", "spaced",
-/// "burst"}].
+/// "burst"}]. With `floor`, the number of a way, those of each other have "added": {"to", "spaced", "burst"},
+/// what it took longer than that one in the same round.
 struct Way {
   const char* what;  // for people
   Operation operation;
 };
-Json measure_in_turn(const std::vector<Way>& ways, const Plan& plan);
+Json measure_in_turn(const std::vector<Way>& ways, const Plan& plan, std::optional<size_t> floor = {});
 
 /// An operation that starts a process and waits for its end. Anything but exit code 0 is an Error, with what
 /// the process said on stderr. "{id}" in argv becomes a name that no other process got.
@@ -55,6 +60,9 @@ double process_ms(const std::vector<std::string>& argv, const std::vector<std::s
 /// thrown.
 Json sustain(size_t threads, double seconds, const std::function<void(size_t thread)>& loop);
 
+/// The path of a program as a sandbox finds it: in /usr, whatever stands before that in the user's PATH.
+/// Throws Error(unavailable).
+std::string program_as_inside(const std::string& name);
 /// All of this process' environment, as SpawnOptions wants it.
 std::vector<std::string> own_environment();
 

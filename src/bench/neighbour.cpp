@@ -1,4 +1,5 @@
 #include "bench/machine.h"
+#include "bench/made.h"
 #include "bench/scenarios.h"
 
 namespace hutch::bench {
@@ -23,16 +24,12 @@ constexpr const char* kHogs[] = {
     "yes",
 };
 
-std::string new_sandbox(McpClient& client, const Json& arguments) {
-  return sandbox_id_of(client.call(Request::tool("sandbox_create", arguments)));
-}
-
 /// `true` in one sandbox, first alone on the machine, then beside one that takes all it can get.
 Json measure_neighbour(const Context& context) {
   McpClient client(context.server());
-  const std::string mine = new_sandbox(client, Json::object());
-  const std::string bad = new_sandbox(client, {{"memory", "256m"}});
-  const Request exec_mine = Request::tool("sandbox_exec", {{"sandbox_id", mine}, {"argv", {"true"}}});
+  const std::string mine = sandbox_id_of(client.call(create_request()));
+  const std::string bad = sandbox_id_of(client.call(create_request({{"memory", "256m"}})));
+  const Request exec_mine = exec_true_request(mine);
   Operation operation;
   operation.run = [&] { return client.exchange(exec_mine); };
   operation.finish = [&] { client.check("exit 0"); };

@@ -25,8 +25,8 @@ Error wrong(const std::string& what) {
   return Error(Errc::invalid_argument, what)
       .hint(
           "--peers takes a list of {name, kind: \"command\", measures, argv}, {name, kind: \"mcp\", argv, "
-          "calls} "
-          "and {name, missing}");
+          "calls}, "
+          "{name, kind: \"relay\", argv} and {name, missing}");
 }
 
 std::string text_field(const Json& spec, const char* name, const std::string& of) {
@@ -41,7 +41,8 @@ Peer checked(const Json& spec, size_t position) {
   Peer peer{text_field(spec, "name", place), spec};
   if (spec.contains("missing")) return peer;
   const std::string of = fmt::format("peer '{}'", peer.name), kind = text_field(spec, "kind", of);
-  if (kind != "command" && kind != "mcp") throw wrong(fmt::format("{} has the unknown kind '{}'", of, kind));
+  if (kind != "command" && kind != "mcp" && kind != "relay")
+    throw wrong(fmt::format("{} has the unknown kind '{}'", of, kind));
   const auto argv = spec.find("argv");
   if (argv == spec.end() || !argv->is_array() || argv->empty()) throw wrong(of + " has no list 'argv'");
   for (const auto& word : *argv)
@@ -53,20 +54,6 @@ Peer checked(const Json& spec, size_t position) {
     if (!call.contains("arguments")) throw wrong(of + ": a call has no 'arguments'");
   }
   return peer;
-}
-
-ServerCommand command_of(const Json& spec) {
-  ServerCommand command{spec.at("argv"), own_environment()};
-  const std::string program = find_program(command.argv.at(0));
-  if (program.empty()) throw Error(Errc::unavailable, command.argv.at(0) + " is not in PATH");
-  command.argv[0] = program;
-  const Json added = spec.value("env", Json::object());
-  for (const auto& [name, value] : added.items()) {
-    // getenv() takes the first of two: so the old one goes.
-    std::erase_if(command.env, [&](const std::string& old) { return old.starts_with(name + "="); });
-    command.env.push_back(fmt::format("{}={}", name, value.get<std::string>()));
-  }
-  return command;
 }
 
 Json command_figures(const Json& spec, const Plan& plan) {
@@ -168,6 +155,24 @@ Json in_child(Work work) {
 }
 
 }  // namespace
+
+bool is_relay(const Peer& peer) {
+  return peer.spec.value("kind", "") == "relay";
+}
+
+ServerCommand command_of(const Json& spec) {
+  ServerCommand command{spec.at("argv"), own_environment()};
+  const std::string program = find_program(command.argv.at(0));
+  if (program.empty()) throw Error(Errc::unavailable, command.argv.at(0) + " is not in PATH");
+  command.argv[0] = program;
+  const Json added = spec.value("env", Json::object());
+  for (const auto& [name, value] : added.items()) {
+    // getenv() takes the first of two: so the old one goes.
+    std::erase_if(command.env, [&](const std::string& old) { return old.starts_with(name + "="); });
+    command.env.push_back(fmt::format("{}={}", name, value.get<std::string>()));
+  }
+  return command;
+}
 
 std::vector<Peer> load_peers(const std::string& file) {
   const Json list = Json::parse(sys::read_file(file), nullptr, false);

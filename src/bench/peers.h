@@ -1,5 +1,6 @@
 #pragma once
 
+#include "bench/line_program.h"
 #include "bench/measure.h"
 
 namespace hutch::bench {
@@ -12,11 +13,18 @@ namespace hutch::bench {
 ///   {"name", "kind": "mcp", "argv", "env"?, "start"?: true, "calls": [{"measures", "tool", "arguments",
 ///   "expect"?}]}
 ///       an MCP server. A list as arguments is taken in turn; an answer's text must contain `expect`.
-///   In both, "note" is shown to people, and env holds what is added to our own environment.
+///   {"name", "kind": "relay", "argv", "env"?, "config"?}
+///       passes connections to 127.0.0.1:{listen} on to 127.0.0.1:{target}. {folder} is an empty one of its
+///       own, in which "config" lies as a file of that name. Measured in turn with the ports of sandboxes.
+///   In all, "note" is shown to people, and env holds what is added to our own environment.
 struct Peer {
   std::string name;
   Json spec;
 };
+
+bool is_relay(const Peer& peer);
+/// What to start, with its program's path. Throws Error(unavailable) when that is not in PATH.
+ServerCommand command_of(const Json& spec);
 
 /// Throws Error(invalid_argument) for a file that is none, and names the entry that is wrong.
 std::vector<Peer> load_peers(const std::string& file);

@@ -122,6 +122,47 @@ std::string ratios(const Json& result) {
   return format_table(rows) + '\n';
 }
 
+/// `add`(name, figure) for a scenario and for what it was measured in turn with.
+template <class Add>
+void each_in_turn(const Json& entry, const Add& add) {
+  const std::string name = entry.at("name");
+  add(name, entry);
+  for (const auto& other : entry.value("beside", Json::array()))
+    add(fmt::format("{} ({})", name, other.at("what").get<std::string>()), other);
+}
+
+/// Where a difference counts.
+std::string additions(const Json& result) {
+  Table rows;
+  const auto add = [&](const std::string& name, const Json& figure) {
+    if (!figure.contains("added")) return;
+    const Json& added = figure.at("added");
+    std::vector<std::string> row{fmt::format("{}, to {}", name, added.at("to").get<std::string>())};
+    for (const char* mode : {"spaced", "burst"})
+      for (const char* field : {"p50", "p99"}) row.push_back(number(added.at(mode).at(field)));
+    rows.push_back(std::move(row));
+  };
+  for (const auto& entry : result.at("scenarios")) each_in_turn(entry, add);
+  if (rows.empty()) return "";
+  rows.insert(rows.begin(),
+              {"added ms in the same round, spaced, then back to back", "p50", "p99", "p50", "p99"});
+  return format_table(rows) + '\n';
+}
+
+/// Where bytes were counted.
+std::string speeds(const Json& result) {
+  Table rows;
+  for (const auto& entry : result.at("scenarios"))
+    if (entry.contains("bytes"))
+      each_in_turn(entry, [&](const std::string& name, const Json& figure) {
+        const double gb_ms = entry.at("bytes").get<double>() / 1e6;
+        rows.push_back({name, ratio(gb_ms, p50(&figure, "spaced")), ratio(gb_ms, p50(&figure, "burst"))});
+      });
+  if (rows.empty()) return "";
+  rows.insert(rows.begin(), {"GB/s", "spaced", "back to back"});
+  return format_table(rows) + '\n';
+}
+
 void add_times(Table& rows, const std::string& name, const Json& figure) {
   if (!figure.contains("spaced")) return;
   std::vector<std::string> row{name};
@@ -139,11 +180,10 @@ std::string times(const Json& result) {
   Table rows;
   for (const char* section : {"scenarios", "floors"})
     for (const auto& entry : result.at(section)) {
-      const std::string name = entry.at("name");
-      add_times(rows, name, entry);
-      if (entry.contains("quiet")) add_times(rows, name + " (without it)", entry.at("quiet"));
-      for (const auto& other : entry.value("beside", Json::array()))
-        add_times(rows, fmt::format("{} ({})", name, other.at("what").get<std::string>()), other);
+      each_in_turn(entry,
+                   [&](const std::string& name, const Json& figure) { add_times(rows, name, figure); });
+      if (entry.contains("quiet"))
+        add_times(rows, entry.at("name").get<std::string>() + " (without it)", entry.at("quiet"));
     }
   for (const auto& peer : result.at("peers"))
     for (const auto& figure : peer.value("figures", Json::array()))
@@ -260,8 +300,8 @@ std::string progress_line(const Json& entry) {
 }
 
 std::string to_text(const Json& result) {
-  return heading(result) + ratios(result) + times(result) + cycles(result) + memory(result) + warmth(result) +
-         problems(result);
+  return heading(result) + ratios(result) + additions(result) + speeds(result) + times(result) +
+         cycles(result) + memory(result) + warmth(result) + problems(result);
 }
 
 }  // namespace hutch::bench

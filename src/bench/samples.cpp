@@ -5,6 +5,12 @@
 
 namespace hutch::bench {
 
+Samples Samples::minus(const Samples& other) const {
+  Samples out;
+  for (size_t i = 0; i < ms_.size(); ++i) out.add(ms_[i] - other.ms_.at(i));
+  return out;
+}
+
 Json Samples::summary() const {
   if (ms_.empty()) return {{"n", 0}};
   std::vector<double> sorted = ms_;

@@ -14,6 +14,20 @@ import sys
 work, no_docker, container, no_npm = pathlib.Path(sys.argv[1]), *sys.argv[2:]
 HERE = pathlib.Path(__file__).resolve().parent
 UNIFIED = "/sys/fs/cgroup/unified"
+# One process, which keeps connections on both sides, and whose files all lie in a folder of its own.
+NGINX = """daemon off; master_process off; pid {folder}/pid;
+events {}
+http {
+  access_log off; keepalive_requests 1000000;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  upstream target { server 127.0.0.1:{target}; keepalive 4; keepalive_requests 1000000; }
+  server {
+    listen 127.0.0.1:{listen};
+    location / { proxy_pass http://target; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_max_temp_file_size 0; }
+  }
+}
+"""
 peers = []
 
 
@@ -132,7 +146,19 @@ def code_runner():
                   "argv": [str(HERE / "node_modules/.bin/mcp-server-code-runner")]})
 
 
-for prepare in (bubblewrap, oci_runtimes, docker, sandbox_runtime, filesystem_server, code_runner):
+def relays():
+    """What passes connections on, as the ports of sandboxes do."""
+    argvs = {"socat": ["socat", "TCP-LISTEN:{listen},bind=127.0.0.1,reuseaddr,fork,nodelay", "TCP:127.0.0.1:{target},nodelay"],
+             "nginx": ["nginx", "-p", "{folder}", "-c", "{folder}/config", "-e", "{folder}/errors"]}
+    for name, argv in argvs.items():
+        if not shutil.which(name):
+            missing(name, f"not installed: apt-get install {name}")
+            continue
+        config = {"config": NGINX} if name == "nginx" else {}
+        peers.append({"name": name, "kind": "relay", "argv": argv, **config})
+
+
+for prepare in (bubblewrap, oci_runtimes, docker, sandbox_runtime, filesystem_server, code_runner, relays):
     prepare()
 (work / "peers.json").write_text(json.dumps(peers, indent=1))
 for peer in peers:

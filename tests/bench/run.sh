@@ -15,7 +15,7 @@ usage: tests/bench/run.sh [--quick|--long] [--write-readme] [--only NAME,...] [-
   -h              this text
 
 $HUTCH names the binary (default build/src/hutch). Docker, crun, runc and runsc are measured as root only. Peers:
-apt-get install bubblewrap crun runc runsc docker.io socat ripgrep nodejs npm
+apt-get install bubblewrap crun runc runsc docker.io socat nginx ripgrep nodejs npm
 END
 }
 

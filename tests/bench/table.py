@@ -65,6 +65,18 @@ def bound_goal(name, measured, unit, good, goal):
     return [name, "-", goal, verdict(None if measured is None else good(measured)), "-" if measured is None else f"{number(measured)} {unit}".strip()]
 
 
+def added_goal(name, scenario, limit_ms, goal=None):
+    """What `scenario` takes longer than what stands beside it in the same round; the median with pauses decides."""
+    added = figure(scenario).get("added", {})
+    spaced, burst = (value(added, mode, "p50") for mode in ("spaced", "burst"))
+    good = None if spaced is None else spaced <= limit_ms
+    measured = "-" if good is None else f"p99 {number(added['spaced']['p99'])} ms"
+    for other in figure(scenario).get("beside", []):
+        if theirs := value(other, "added", "spaced", "p50"):
+            measured += f"; {other['what']} {number(theirs)} ms"
+    return [name, f"{number(spaced)} ms ({number(burst)} ms)", goal or f"at most {limit_ms} ms", verdict(good), measured]
+
+
 def warm_goals():
     warm, ping = figure("create_warm"), figure("ping")
     share = (value(warm, "spaced", "warm") or 0) / max(value(warm, "spaced", "created") or 1, 1)
@@ -87,6 +99,17 @@ def cycle_goal():
 def beside(name, what):
     """What a scenario was measured in turn with."""
     return next((b for b in figure(name).get("beside", []) if b["what"] == what), {})
+
+
+def stream_goal():
+    entry = figure("port_stream")
+    row = ratio_goal("speed of a stream through `sandbox_expose_port` / on host loopback", entry, "host loopback",
+                     beside("port_stream", "host loopback"), 0.4, "at least 0.4 or 1 GB/s", faster=True)
+    if "bytes" in entry:
+        speeds = {e.get("what") if e is not entry else "hutch": entry["bytes"] / 1e6 / e["spaced"]["p50"] for e in (entry, *entry["beside"])}
+        row[3] = "met" if speeds["hutch"] >= 1 else row[3]
+        row[4] = "; ".join(f"{name} {number(speed)} GB/s" for name, speed in speeds.items())
+    return row
 
 
 def fork_goal(name, copies):
@@ -129,6 +152,13 @@ def goals():
                    beside("template_200m", "cp -a and sync"), 1.2, "at most 1.2"),
         fork_goal("fork", 1),
         fork_goal("fork_8", 8),
+        added_goal("a request through `sandbox_expose_port`, added to host loopback", "port_request", 0.3),
+        added_goal("the same with a connection of its own", "port_connect", float("inf"), "-"),
+        added_goal("a request through `sandbox_port_url`, added to host loopback", "port_url_request", 0.6),
+        stream_goal(),
+        added_goal("CONNECT through the proxy, added to a connection on host loopback", "egress_connect", 0.5),
+        added_goal("a request in that tunnel, added to host loopback", "egress_request", 0.1, "nothing (at most 0.1 ms)"),
+        added_goal("`sandbox_exec` of true with network filtered, added to none", "exec_filtered", float("inf"), "-"),
         bound_goal("share of warm creates at 20 a second", steady, "", lambda share: share >= 0.99, "at least 0.99"),
         bound_goal("server's resident memory, pool empty", None if rss is None else rss / 1e6, "MB", lambda mb: mb < 12, "under 12 MB"),
         bound_goal("memory of an idle sandbox", each, "MiB", lambda mib: mib < 1, "under 1 MiB"),

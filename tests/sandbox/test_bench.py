@@ -7,6 +7,18 @@ import unittest
 
 from sandbox_case import HutchCase, leaks, skip_when_impossible
 
+RELAY = """
+import os, socket, sys, threading
+target = int(open(sys.argv[2] + "/config").read().removeprefix("to "))
+def pass_on(a, b):
+    while data := a.recv(65536): b.sendall(data)
+    b.shutdown(socket.SHUT_WR)
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    a = listener.accept()[0]
+    b = socket.create_connection(("127.0.0.1", target))
+    for ends in (a, b), (b, a): threading.Thread(target=pass_on, args=ends).start()
+"""
 PERCENTILES = ("p50", "p90", "p99", "max")
 
 
@@ -89,6 +101,55 @@ class Bench(HutchCase):
         self.assertRegex(done.stdout, r"(?m)^from_template / without +[\d.]+ +[\d.]+$")
         self.assertRegex(done.stdout, r"(?m)^from_template \(without\) ")
         leaks.wait_clean(self.before, self.home)
+
+    def in_turn(self, entry, *others):
+        """A scenario's figures, those of the others, and what each but host loopback added to that."""
+        self.assertNotIn("failed", entry)
+        self.assertEqual([o["what"] for o in entry["beside"]], [*others])
+        for figures in (entry, *entry["beside"]):
+            for mode in ("spaced", "burst"):
+                self.in_order(figures[mode])
+                self.assertEqual(figures[mode]["n"], entry[mode]["n"])
+                if figures.get("what") == "host loopback":
+                    self.assertNotIn("added", figures)
+                else:
+                    self.assertEqual((figures["added"]["to"], figures["added"][mode]["n"]), ("host loopback", entry[mode]["n"]))
+
+    def test_a_port_is_measured_in_turn_with_the_hosts_loopback_and_with_relays(self):
+        relay = {"name": "relay", "kind": "relay", "config": "to {target}", "argv": [shutil.which("python3"), "-c", RELAY, "{listen}", "{folder}"]}
+        done, result = self.bench("port_request", "port_connect", "port_url_request", "port_stream", peers=[relay])
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual((len(result["scenarios"]), result["peers"]), (4, []))
+        for entry in result["scenarios"]:
+            with self.subTest(entry["name"]):
+                self.in_turn(entry, "host loopback", "relay")
+        self.assertEqual(result["scenarios"][3]["bytes"], 128 << 20)
+        for row in (r"port_connect, to host loopback +-?[\d.]+ +-?[\d.]+ +-?[\d.]+ +-?[\d.]+", r"port_stream \(relay\) +[\d.]+ +[\d.]+",
+                    r"port_url_request / relay +[\d.]+ +[\d.]+"):
+            self.assertRegex(done.stdout, f"(?m)^{row}$")
+        leaks.wait_clean(self.before, self.home)
+
+    def test_the_proxy_is_measured_by_one_client_inside_and_outside(self):
+        done, result = self.bench("egress")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual([e["name"] for e in result["scenarios"]], ["egress_connect", "egress_request"])
+        for entry in result["scenarios"]:
+            with self.subTest(entry["name"]):
+                self.in_turn(entry, "host loopback")
+        leaks.wait_clean(self.before, self.home)
+
+    def test_a_command_is_measured_with_a_network_in_turn_with_one_without(self):
+        done, result = self.bench("exec_filtered")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        entry = result["scenarios"][0]
+        self.assertEqual((entry["added"]["to"], [o["what"] for o in entry["beside"]]), ("network none", ["network none"]))
+        self.in_order(entry["spaced"])
+
+    def test_a_relay_that_does_not_listen_is_named_with_what_it_said(self):
+        done, result = self.bench("port_connect", peers=[
+            {"name": "broken", "kind": "relay", "argv": [shutil.which("sh"), "-c", "echo no port {listen} >&2; exit 3"]}])
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertRegex(result["scenarios"][0]["failed"], r"sh does not listen on port (\d+).*no port \1")
 
     def test_a_fork_says_what_file_system_it_was_measured_on(self):
         done, result = self.bench("fork_8")
