@@ -6,6 +6,8 @@ import http.server
 import io
 import json
 import os
+import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -53,6 +55,18 @@ def busybox_entries(more=(), shell=True):
             *(link(f"bin/{name}", "busybox") for name in applets),
             entry("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\napp:x:1234:1234:app:/srv:/bin/sh\n", mode=0o644),
             entry("etc/group", b"root:x:0:\napp:x:1234:\n", mode=0o644), *more]
+
+
+def program_entries(path):
+    """A program of the host with the libraries that it loads, each where it is looked for."""
+    said = subprocess.run(["ldd", path], check=True, capture_output=True, text=True, timeout=60).stdout
+    files = sorted({path, *re.findall(r"(/\S+) \(0x", said)})
+    folders = {str(parent) for file in files for parent in pathlib.Path(file).parents[:-1]}
+
+    def content(file):
+        with open(file, "rb") as opened:
+            return opened.read()
+    return [*(folder(f[1:]) for f in sorted(folders)), *(entry(f[1:], content(f)) for f in files)]
 
 
 def sha256(data):

@@ -61,6 +61,8 @@ def wait_for(what, condition, timeout=10):
 class HutchCase(unittest.TestCase):
     """A data folder per class, no server yet."""
     maxDiff = None
+    program = HUTCH
+    run_as = ()  # the command that makes the program somebody else's
 
     @classmethod
     def setUpClass(cls):
@@ -89,13 +91,13 @@ class HutchCase(unittest.TestCase):
         """Runs one command of the command line to its end."""
         if "input" not in options:
             options.setdefault("stdin", subprocess.DEVNULL)
-        return subprocess.run([HUTCH, *map(str, args)], capture_output=True, text=options.pop("text", True),
+        return subprocess.run([*cls.run_as, cls.program, *map(str, args)], capture_output=True, text=options.pop("text", True),
                               timeout=timeout * SLOW, env=cls.env() if env is None else env, **options)
 
     @classmethod
     def server(cls, *args, env=None, under=(), **options):
         """A server of the test's own, run by the command `under` where one is given; the test closes it."""
-        return Client([*under, HUTCH, "mcp", *args], env=cls.env(**(env or {})), **options)
+        return Client([*under, *cls.run_as, cls.program, "mcp", *args], env=cls.env(**(env or {})), **options)
 
 
 class SandboxCase(HutchCase):
