@@ -370,8 +370,9 @@ void OciRuntime::attach_network(const Container& container, const Cgroup& cgroup
                                 Clock::time_point deadline) {
   if (dialect().is_kernel)
     throw Error(Errc::unavailable,
-                fmt::format("{} has a network stack of its own, which takes no network later", program_))
-        .hint("leave `runtime` out, or take the network `none`");
+                fmt::format("the network `full` is not there under {}, which has a network stack of its own",
+                            program_))
+        .hint("take the network `filtered`, or another `runtime`");
   const std::string pasta = find_program("pasta");
   if (pasta.empty())
     throw Error(Errc::unavailable, "the network `full` takes pasta, which is not installed")

@@ -1,4 +1,5 @@
 """The network `full`: every public address and nothing else, in a network of the test's own that answers everywhere."""
+import contextlib
 import glob
 import os
 import shutil
@@ -9,6 +10,8 @@ import unittest
 
 import leaks
 import network
+from image_case import BUSYBOX, busybox_entries, program_entries, tar_of
+from ordinary_user import USER, OrdinaryUser
 from sandbox_case import SandboxCase, call, wait_for
 
 PUBLIC4, PUBLIC6 = "203.0.113.10", "2001:db8:2::10"
@@ -49,17 +52,20 @@ def by_group(s):
     if s.family == socket.AF_INET6: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex("eth0"))
     else: s.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("192.0.2.2"))
 def all_of(*steps): return lambda s: [step(s) for step in steps]
+def at_once(work, *jobs):
+    """work(*job) of each, none waiting for another."""
+    from concurrent.futures import ThreadPoolExecutor
+    with ThreadPoolExecutor(len(jobs)) as pool: return [*pool.map(lambda job: work(*job), jobs)]
 '''
 
 
-def pasta_of(box):
-    """Processes on the host that work for the sandbox's network."""
+def helpers(of):
+    """Processes on the host that work for the network of sandboxes, of which of(the folder in /proc) is true."""
     found = []
-    for path in glob.glob("/proc/[0-9]*/cgroup"):
-        pid = path.split("/")[2]
-        name = leaks._read(f"/proc/{pid}/comm").strip()
-        if box in leaks._read(path) and name.startswith(("passt", "pasta", "hutch-network")):
-            found.append((name, int(pid)))
+    for path in glob.glob("/proc/[0-9]*"):
+        name = leaks._read(f"{path}/comm").strip()
+        if name.startswith(("passt", "pasta", "hutch-network")) and of(path):
+            found.append((name, int(path.split("/")[2])))
     return sorted(found)
 
 
@@ -72,7 +78,15 @@ class NetworkCase(SandboxCase):
         cls.net.dns["files.example.org"] = [PUBLIC4, PUBLIC6]
         cls.net.dns["inside.example.org"] = ["10.1.2.3", "fd00:ec2::254"]
         cls.net.serve_http()
+        cls.furnish()
         super().setUpClass()
+
+    @classmethod
+    def furnish(cls):
+        """What the machine needs besides."""
+
+    def helpers(self, box):
+        return helpers(lambda path: box in leaks._read(f"{path}/cgroup"))
 
     @classmethod
     def server(cls, *args, **options):
@@ -93,6 +107,21 @@ class NetworkCase(SandboxCase):
         new = everything[getattr(self, "_seen", 0):]
         self._seen = len(everything)
         return set(new)
+
+
+class OfAUser(OrdinaryUser):
+    """Before a NetworkCase: one of an ordinary user, who has no cgroups."""
+
+    @classmethod
+    def furnish(cls):
+        cls.net.host.run("mount", "-t", "tmpfs", "-o", "mode=755,size=4k", "tun", "/dev/net")
+        cls.net.host.run("mknod", "-m", "666", "/dev/net/tun", "c", "10", "200")
+
+    def helpers(self, box):
+        def is_the_users(path):
+            with contextlib.suppress(OSError):
+                return os.stat(path).st_uid == USER or f"Uid:\t{USER}" in leaks._read(f"{path}/status")
+        return helpers(is_the_users)
 
 
 class Full(NetworkCase):
@@ -173,7 +202,9 @@ for kind, protocol in (socket.SOCK_RAW, 1), (socket.SOCK_RAW, 255), (socket.SOCK
     def assert_only_control_left(self):
         """A packet to a public address comes after all that was sent before it."""
         self.assertIn("GET", self.sh(f"curl -sS -m 20 http://{PUBLIC4}/control", sandbox_id=self.box))
-        self.assertEqual(self.leaving(), {("tcp", PUBLIC4, 80)})
+        control = ("tcp", PUBLIC4, 80)
+        wait_for("the control's packets", lambda: control in self.net.seen()[self._seen:])
+        self.assertEqual(self.leaving(), {control})
 
     def test_a_name_that_leads_to_private_addresses_leads_nowhere(self):
         self.assertNotIn("GET", self.sh("curl -sS -m 20 http://inside.example.org/ 2>&1 || true", sandbox_id=self.box))
@@ -185,16 +216,16 @@ for kind, protocol in (socket.SOCK_RAW, 1), (socket.SOCK_RAW, 255), (socket.SOCK
                    "::ffff:127.0.0.1", "::ffff:7f00:1", "192.0.2.1", "192.0.2.2", "192.0.2.3", "fd68:7574:6368::1",
                    "fd68:7574:6368::2", "fd68:7574:6368::3", network.HOST4, network.HOST6, network.HOST_LAN)
         found = self.tries(self.box, f'''
-for to in {spelled!r}:
-    for prepare in (lambda s: None), by_card:
-        for kind, _, _, _, address in socket.getaddrinfo(to, {port}, type=socket.SOCK_STREAM):
-            with socket.socket(kind, socket.SOCK_STREAM) as s:
-                s.settimeout(0.5)
-                try:
-                    prepare(s)
-                    s.connect(address)
-                    print(to, "reached", s.recv(100))
-                except OSError: pass
+def reach(to, prepare, kind, address):
+    with socket.socket(kind, socket.SOCK_STREAM) as s:
+        s.settimeout(0.5)
+        try:
+            prepare(s)
+            s.connect(address)
+            print(to, "reached", s.recv(100))
+        except OSError: pass
+at_once(reach, *((to, prepare, kind, address) for to in {spelled!r} for prepare in (lambda s: None, by_card)
+                 for kind, _, _, _, address in socket.getaddrinfo(to, {port}, type=socket.SOCK_STREAM)))
 ''')
         self.assertEqual(found, "")
 
@@ -231,8 +262,8 @@ for to in {spelled!r}:
         self.sh("nohup python3 -m http.server 8000 --bind :: >/dev/null 2>&1 & "
                 "until curl -s -o /dev/null http://127.0.0.1:8000/; do sleep 0.1; done", sandbox_id=other)
         found = self.tries(self.box, '''
-for to in "127.0.0.1", "192.0.2.2", "fd68:7574:6368::2", "198.51.100.2", "2001:db8:1::2", "10.77.0.2":
-    for prepare in (lambda s: None), by_card: print(connect(to, 8000, prepare))
+print(at_once(connect, *((to, 8000, prepare) for prepare in (lambda s: None, by_card)
+    for to in ("127.0.0.1", "192.0.2.2", "fd68:7574:6368::2", "198.51.100.2", "2001:db8:1::2", "10.77.0.2"))))
 ''')
         self.assertNotIn("connected", found)
 
@@ -255,9 +286,8 @@ for to in "127.0.0.1", "192.0.2.2", "fd68:7574:6368::2", "198.51.100.2", "2001:d
         self.assertIn("prohibit 10.0.0.0/8", self.sh("ip route", sandbox_id=self.box))
 
     def test_its_helpers_are_not_seen_from_inside_and_have_no_power_outside(self):
-        helpers = pasta_of(self.box)
-        self.assertEqual([name[:2] for name, _ in helpers], ["hu", "pa"])
-        for _, pid in helpers:
+        wait_for("those of others have ended", lambda: [name[:2] for name, _ in self.helpers(self.box)] == ["hu", "pa"])
+        for _, pid in self.helpers(self.box):
             with open(f"/proc/{pid}/status", encoding="utf-8") as f:
                 status = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
             self.assertNotIn("0", status["Uid"].split())
@@ -273,6 +303,19 @@ for to in "127.0.0.1", "192.0.2.2", "fd68:7574:6368::2", "198.51.100.2", "2001:d
     def test_it_cannot_be_changed_afterwards_and_that_says_what_to_do(self):
         for change in ({"network": "none"}, {"allow": ["10.0.0.0/8"]}):
             self.assertIn("sandbox_create", self.refused("sandbox_update", sandbox_id=self.box, **change))
+
+
+class FullOfAUser(OfAUser, Full):
+    def test_it_ends_with_its_sandbox(self):
+        box = self.ok("sandbox_create", network="full")["sandbox_id"]
+        self.assertGreaterEqual(len(self.helpers(box)), 4)
+        self.ok("sandbox_destroy", sandbox_id=box)
+        wait_for("those of the other one alone are left", lambda: len(self.helpers(box)) == 2)
+
+    def test_where_the_device_for_it_is_roots_alone_that_is_said(self):
+        self.net.host.run("chmod", "600", "/dev/net/tun")
+        self.addCleanup(self.net.host.run, "chmod", "666", "/dev/net/tun")
+        self.assertIn("chmod 666 /dev/net/tun", self.refused("sandbox_create", network="full"))
 
 
 class Created(NetworkCase):
@@ -326,14 +369,32 @@ for to in {(PUBLIC4, PUBLIC6, "169.254.169.254", "10.0.0.1", "192.0.2.3", networ
 
     def test_it_ends_with_its_sandbox(self):
         box = self.create(network="full")
-        self.assertEqual(len(pasta_of(box)), 2)
+        self.assertEqual(len(self.helpers(box)), 2)
         self.ok("sandbox_destroy", sandbox_id=box)
-        self.assertEqual(pasta_of(box), [])
+        self.assertEqual(self.helpers(box), [])
 
     def test_its_memory_is_that_of_the_sandbox(self):
         plain, full = self.create(), self.create(network="full")
         use = {b: self.ok("sandbox_info", sandbox_id=b)["memory_bytes"] for b in (plain, full)}
         self.assertGreater(use[full], use[plain] + (8 << 20))
+
+    @unittest.skipUnless(os.path.exists(BUSYBOX), "needs busybox-static")
+    def test_an_image_that_knows_nothing_of_networks_gets_it(self):
+        path = os.path.join(self.home, "web.tar")
+        with open(path, "wb") as f:
+            f.write(tar_of([*busybox_entries(), *program_entries(shutil.which("curl"))]))
+        self.assertEqual(self.hutch("image", "import", path, "--name", "web").returncode, 0)
+        self.addCleanup(self.hutch, "image", "rm", "web")
+        box = self.create(network="full", image="web")
+        self.assertIn("GET", self.sh("curl -sS -m 20 http://files.example.org/", sandbox_id=box))
+        self.assertIn("GET", self.sh("/bin/busybox wget -q -O - http://files.example.org/", sandbox_id=box))
+
+    @unittest.skipUnless(shutil.which("runsc"), "needs runsc (gVisor)")
+    def test_gvisor_has_none_and_that_says_what_there_is(self):
+        said = self.refused("sandbox_create", network="full", runtime="runsc")
+        self.assertIn("the network `full` is not there under runsc", said)
+        self.assertIn("`filtered`", said)
+        self.assertEqual(self.ok("sandbox_list")["sandboxes"], [])
 
     def test_without_pasta_it_is_refused_with_what_to_install(self):
         program = os.path.realpath(shutil.which("pasta"))
@@ -430,7 +491,7 @@ class ServersThatDie(NetworkCase):
         made = call(server, "sandbox_create", network="full", name="kept")
         self.assertFalse(made.is_error, made.text)
         box = made.structured["sandbox_id"]
-        self.assertEqual(len(pasta_of(box)), 2)
+        wait_for("two helpers", lambda: len(self.helpers(box)) == 2)
         server.kill(signal.SIGKILL)
         server.wait()
         server.close()
@@ -438,19 +499,23 @@ class ServersThatDie(NetworkCase):
 
     def test_when_the_sandbox_of_a_killed_server_ends_nothing_of_its_network_stays(self):
         box = self.killed(HUTCH_SANDBOX__ORPHAN_TTL_S=1)
-        wait_for("the helpers are gone", lambda: not pasta_of(box))
+        wait_for("the helpers are gone", lambda: not self.helpers(box))
         with self.server(env=self.server_settings) as server:  # which removes the folders
             call(server, "sandbox_list")
 
     def test_the_next_server_takes_it_up_with_its_network(self):
         box = self.killed()
-        helpers = pasta_of(box)
+        helpers = self.helpers(box)
         with self.server("--results", "structured", env=self.server_settings) as server:
             done = call(server, "sandbox_exec", sandbox_id=box, command=f"curl -sS -m 20 http://{PUBLIC4}/")
             self.assertIn("GET", done.structured["stdout"])
-            self.assertEqual(pasta_of(box), helpers)
+            self.assertEqual(self.helpers(box), helpers)
             call(server, "sandbox_destroy", sandbox_id=box)
-        self.assertEqual(pasta_of(box), [])
+        wait_for("the helpers are gone", lambda: not self.helpers(box))
+
+
+class ServersOfAUserThatDie(OfAUser, ServersThatDie):
+    pass
 
 
 if __name__ == "__main__":

@@ -123,11 +123,12 @@ def forever(work, *sockets):
 
 class Dns(dict):
     """Names and what they lead to: addresses, or one other name (CNAME), or a function that returns these, called at each
-    question. What is not here does not exist. `questions`: (name, type) of all that came."""
+    question. What is not here does not exist. `questions`: (name, type) of all that came; those about names in `silent`
+    are never answered."""
 
     def __init__(self, namespace):
         super().__init__()
-        self.questions = []
+        self.questions, self.silent = [], set()
         self.sockets = [namespace.listen(a, 53, k) for a in (RESOLVER4, RESOLVER6)
                         for k in (socket.SOCK_DGRAM, socket.SOCK_STREAM)]
         forever(self._datagram, *self.sockets[::2])
@@ -137,7 +138,8 @@ class Dns(dict):
         question, peer = s.recvfrom(4096)
         if not question:
             raise OSError("shut down")
-        s.sendto(self._answer(question, 1200), peer)
+        if answer := self._answer(question, 1200):
+            s.sendto(answer, peer)
 
     def _stream(self, s):
         connection = s.accept()[0]
@@ -145,8 +147,8 @@ class Dns(dict):
         def talk():
             with connection, contextlib.suppress(OSError):
                 while head := connection.recv(2, socket.MSG_WAITALL):
-                    answer = self._answer(connection.recv(struct.unpack("!H", head)[0], socket.MSG_WAITALL), 65535)
-                    connection.sendall(struct.pack("!H", len(answer)) + answer)
+                    if answer := self._answer(connection.recv(struct.unpack("!H", head)[0], socket.MSG_WAITALL), 65535):
+                        connection.sendall(struct.pack("!H", len(answer)) + answer)
         threading.Thread(target=talk, daemon=True).start()
 
     def _answer(self, question, most):
@@ -157,6 +159,8 @@ class Dns(dict):
         kind = struct.unpack("!H", question[at + 1:at + 3])[0]
         name = ".".join(labels).lower()
         self.questions.append((name, TYPES.get(kind, str(kind))))
+        if name in self.silent:
+            return b""
         records, known = self._records(name, kind)
         flags = 0x8180 if known else 0x8183
         body = question[12:at + 5] + b"".join(records)
