@@ -1,21 +1,22 @@
 """pip, npm and git as they are, in a filtered sandbox that may reach their mirrors and nothing else."""
 import base64
 import hashlib
-import http.server
 import io
 import json
 import os
 import shutil
 import subprocess
 import tarfile
-import threading
 import unittest
 import zipfile
 
 from egress_case import EgressCase
+from mirror import GIT, Mirror, repository
 
 MIRROR = "203.0.113.20"
-INDEX, WHEELS, REGISTRY, GIT = "pypi.example.org", "wheels.example.org", "npm.example.org", "git.example.org"
+INDEX, WHEELS, REGISTRY = "pypi.example.org", "wheels.example.org", "npm.example.org"
+FILES = "files.example.org"
+PATH = "/usr/local/bin:/usr/bin:/bin"  # inside
 WHEEL = "tiny_pkg-1.0-py3-none-any.whl"
 # With which these programs are told of an authority.
 AUTHORITY = "export PIP_CERT=/tmp/ca.pem npm_config_cafile=/tmp/ca.pem GIT_SSL_CAINFO=/tmp/ca.pem; "
@@ -31,6 +32,10 @@ def wheel():
     return out.getvalue()
 
 
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
 def tarball(files):
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as t:
@@ -41,68 +46,8 @@ def tarball(files):
     return out.getvalue()
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    """Files of a folder for each host, and at GIT what git itself answers."""
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def host(self):
-        host = self.headers["Host"].split(":")[0]
-        self.server.asked.append((host, self.path))
-        return host
-
-    def do_GET(self):
-        host = self.host()
-        if host == GIT:
-            return self.git(b"")
-        self.directory = f"{self.server.root}/{host}"
-        return super().do_GET()
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        return self.git(body) if self.host() == GIT else self.send_error(404)
-
-    def git(self, body):
-        path, _, query = self.path.partition("?")
-        done = subprocess.run(["git", "http-backend"], input=body, capture_output=True, timeout=60, env={
-            "PATH": os.environ["PATH"], "GIT_PROJECT_ROOT": f"{self.server.root}/{GIT}", "GIT_HTTP_EXPORT_ALL": "1", "PATH_INFO": path,
-            "QUERY_STRING": query, "REQUEST_METHOD": self.command, "CONTENT_TYPE": self.headers.get("Content-Type", ""),
-            "CONTENT_LENGTH": str(len(body)), "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
-            "GIT_PROTOCOL": self.headers.get("Git-Protocol", "")})
-        head, _, answer = done.stdout.partition(b"\r\n\r\n")
-        fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
-        self.send_response(int(fields.pop("Status", "200").split()[0]))
-        for name, value in fields.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-
-class Mirror(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, listening, context, root):
-        super().__init__(("", 0), Handler, bind_and_activate=False)
-        self.socket.close()
-        self.socket = listening if context is None else context.wrap_socket(listening, server_side=True, do_handshake_on_connect=False)
-        self.root, self.asked = root, []  # (host, path) of each request
-        self.serving = threading.Thread(target=self.serve_forever, daemon=True)
-        self.serving.start()
-
-    def end(self):
-        self.shutdown()
-        self.serving.join()
-        self.server_close()
-
-    def handle_error(self, *_):
-        pass  # a client that hangs up
-
-
 class PackageManagers(EgressCase):
-    allow = (INDEX, WHEELS, REGISTRY, GIT)
+    allow = (INDEX, WHEELS, REGISTRY, GIT, FILES)
 
     @classmethod
     def setUpClass(cls):
@@ -125,7 +70,7 @@ class PackageManagers(EgressCase):
         made = wheel()
         cls.write(f"{WHEELS}/{WHEEL}", made)
         cls.write(f"{INDEX}/simple/tiny-pkg/index.html",
-                  f'<a href="https://{WHEELS}/{WHEEL}#sha256={hashlib.sha256(made).hexdigest()}">{WHEEL}</a>'.encode())
+                  f'<a href="https://{WHEELS}/{WHEEL}#sha256={sha256(made)}">{WHEEL}</a>'.encode())
         package = {"name": "tiny-pkg", "version": "1.0.0", "main": "index.js"}
         packed = tarball({"package/package.json": json.dumps(package), "package/index.js": "module.exports = 42;\n"})
         cls.write(f"{REGISTRY}/tiny-pkg/-/tiny-pkg-1.0.0.tgz", packed)
@@ -133,22 +78,11 @@ class PackageManagers(EgressCase):
                 "integrity": "sha512-" + base64.b64encode(hashlib.sha512(packed).digest()).decode()}
         cls.write(f"{REGISTRY}/tiny-pkg/index.html", json.dumps({
             "name": "tiny-pkg", "dist-tags": {"latest": "1.0.0"}, "versions": {"1.0.0": {**package, "dist": dist}}}).encode())
-        cls.repository()
-
-    @classmethod
-    def repository(cls):
-        def git(*words):
-            subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *words], cwd=f"{cls.root}/work", check=True,
-                           capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
-        cls.write("work/answer.txt", b"42\n")
-        git("init", "-q")
-        git("add", ".")
-        git("commit", "-qm", "The answer")
-        git("clone", "-q", "--bare", ".", f"{cls.root}/{GIT}/tiny.git")
+        repository(cls.root)
 
     def uses(self, program, command, *hosts):
         """The output of a command in a sandbox that may reach these hosts alone, which it all does and no other."""
-        if not shutil.which(program, path="/usr/local/bin:/usr/bin:/bin"):
+        if not shutil.which(program, path=PATH):
             self.skipTest(f"{program} is not installed")
         box = self.with_authority(self.create(allow=[*hosts]))
         del self.mirror.asked[:]
@@ -172,7 +106,7 @@ class PackageManagers(EgressCase):
         self.assertEqual(out, "42\n")
 
     def test_git_clones_without_tls(self):
-        if not shutil.which("git", path="/usr/local/bin:/usr/bin:/bin"):
+        if not shutil.which("git", path=PATH):
             self.skipTest("git is not installed")
         mirror = Mirror(self.net.internet.listen(MIRROR, 8080), None, self.root)
         self.addCleanup(mirror.end)
@@ -181,8 +115,64 @@ class PackageManagers(EgressCase):
         self.assertEqual((done["stdout"], [r["port"] for r in done["refused"]]), ("42\n", [80]), done)
         self.assertIn((GIT, "/tiny.git/git-upload-pack"), mirror.asked)
 
+    def plain(self):
+        """The port of a mirror without TLS."""
+        mirror = Mirror(self.net.internet.listen(MIRROR, 0), None, self.root)
+        self.addCleanup(mirror.end)
+        return mirror.socket.getsockname()[1]
+
+    @classmethod
+    def deb(cls):
+        """A flat repository with one package."""
+        about = "Package: tiny-pkg\nVersion: 1.0\nArchitecture: all\nMaintainer: t <t@example.org>\nDescription: the answer\n"
+        cls.write("deb/DEBIAN/control", about.encode())
+        cls.write("deb/usr/share/tiny-pkg/answer", b"42\n")
+        os.makedirs(f"{cls.root}/{FILES}/deb")
+        made = f"{cls.root}/{FILES}/deb/tiny.deb"
+        subprocess.run(["dpkg-deb", "--build", "--root-owner-group", f"{cls.root}/deb", made], check=True, capture_output=True, timeout=60)
+        with open(made, "rb") as f:
+            data = f.read()
+        cls.write(f"{FILES}/deb/Packages", (about + f"Filename: ./tiny.deb\nSize: {len(data)}\nSHA256: {sha256(data)}\n\n").encode())
+
+    def test_apt_updates_its_lists_and_downloads(self):
+        if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+            self.skipTest("apt is not installed")
+        self.deb()
+        port = self.plain()
+        box = self.create(allow=[f"{FILES}:{port}"])
+        done = self.exec(f"mkdir -p /etc/apt && echo 'deb [trusted=yes] http://{FILES}:{port}/deb ./' > /etc/apt/sources.list && "
+                         "apt-get update -q && apt-get download -q tiny-pkg && dpkg-deb -x tiny-pkg_*.deb . && cat usr/share/tiny-pkg/answer", box)
+        self.assertEqual((done["exit_code"], done["stdout"][-3:], done["refused"]), (0, "42\n", []), done)
+
+    def test_what_fetches_files_gets_them_and_says_when_it_may_not(self):
+        port = self.plain()
+        self.write(f"{FILES}/answer", b"42\n")
+        box = self.create(allow=[f"{FILES}:{port}"])
+        urllib = "python3 -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode(), end=str())' "
+        for program, command in ("curl", "curl -sS "), ("wget", "wget -nv -O - "), ("python3", urllib):
+            if not shutil.which(program, path=PATH):
+                continue
+            with self.subTest(program):
+                self.assertEqual(self.exec(f"{command} http://{FILES}:{port}/answer", box)["stdout"], "42\n")
+                done = self.exec(f"{command} https://evil.example.org/", box)
+                self.assertNotEqual(done["exit_code"], 0)
+                self.assertRegex(done["stderr"], "403|Forbidden")
+                self.assertEqual([r["rule"] for r in done["refused"]], ["evil.example.org"])
+
+    def test_fetch_of_node_goes_by_the_proxy_or_nowhere(self):
+        if not shutil.which("node", path=PATH):
+            self.skipTest("Node is not installed")
+        port = self.plain()
+        self.write(f"{FILES}/answer", b"42\n")
+        box = self.create(allow=[f"{FILES}:{port}"])
+        done = self.exec(f"node -e 'fetch(\"http://{FILES}:{port}/answer\").then(r => r.text()).then(t => console.log(\"got\", t), "
+                         "e => console.log(e.cause.code))'", box)
+        # From 22.21 and 24 on it heeds NODE_USE_ENV_PROXY, older ones never look for a proxy.
+        self.assertRegex(done["stdout"], "^(got 42|EAI_AGAIN|ENOTFOUND)")
+        self.assertEqual(self.left()[1], {FILES} if done["stdout"].startswith("got") else set())
+
     def test_what_is_missing_for_a_download_is_said_and_can_be_added(self):
-        if not shutil.which("pip3", path="/usr/local/bin:/usr/bin:/bin"):
+        if not shutil.which("pip3", path=PATH):
             self.skipTest("pip3 is not installed")
         box = self.with_authority(self.create(allow=[INDEX]))
         download = AUTHORITY + f"pip3 download -q --retries 0 --index-url https://{INDEX}/simple tiny-pkg"

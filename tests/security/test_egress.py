@@ -8,6 +8,7 @@ import unittest
 
 import network
 from egress_case import CONTROL, PUBLIC4, PUBLIC6, PROXY, EgressCase
+from image_case import BUSYBOX, busybox_entries, tar_of
 from sandbox_case import call, wait_for
 
 METADATA = ("169.254.169.254", "169.254.170.2", "100.100.100.200", "fd00:ec2::254")
@@ -797,6 +798,50 @@ END''')["process_id"]
         self.assertEqual(self.exec("curl -sS http://files.example.org/", greedy)["refused"][0]["reason"], "limit")
         self.assertIn("GET", self.sh("curl -sS http://files.example.org/", sandbox_id=other))
         self.ok("sandbox_process", sandbox_id=greedy, action="write", process_id=number, input="end\n")
+
+
+@unittest.skipUnless(os.path.exists(BUSYBOX), "needs busybox-static")
+class InABareImage(EgressCase):
+    """Without certificates, resolver, bash or any program but busybox."""
+    allow = ("files.example.org",)
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.net.dns["files.example.org"] = PUBLIC4
+        path = os.path.join(cls.home, "bare.tar")
+        with open(path, "wb") as f:
+            f.write(tar_of(busybox_entries()))
+        done = cls.hutch("image", "import", path, "--name", "bare")
+        assert done.returncode == 0, done.stderr
+        cls.bare = call(cls.client, "sandbox_create", image="bare", allow=[*cls.allow]).structured["sandbox_id"]
+
+    @classmethod
+    def tearDownClass(cls):
+        call(cls.client, "sandbox_destroy", sandbox_id=cls.bare)
+        cls.hutch("image", "rm", "bare")
+        super().tearDownClass()
+
+    def wget(self, url):
+        return self.exec(f"busybox wget -q -O - {url}", self.bare)
+
+    def test_its_environment_leads_to_the_proxy(self):
+        found = dict(line.split("=", 1) for line in self.sh("env", sandbox_id=self.bare).splitlines())
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+            self.assertEqual(found[name], "http://127.0.0.1:13128")
+        self.assertEqual((found["all_proxy"], found["no_proxy"]), ("socks5h://127.0.0.1:13128", "localhost,127.0.0.1,::1"))
+
+    def test_its_wget_gets_what_is_allowed_and_is_told_what_is_not(self):
+        self.assertIn('"method": "GET"', self.wget("http://files.example.org/")["stdout"])
+        done = self.wget("http://evil.example.org/")
+        self.assertRegex(done["stderr"], "server returned error: HTTP/1.1 403 Forbidden")
+        self.assertEqual([r["rule"] for r in done["refused"]], ["evil.example.org"])
+
+    def test_its_wget_cannot_https_and_that_is_said(self):
+        done = self.wget("https://files.example.org/")  # asked for by URL, as if the proxy were to see what TLS hides
+        self.assertRegex(done["stderr"], "server returned error: HTTP/1.1 400 Bad Request")
+        self.assertEqual([r["reason"] for r in done["refused"]], ["malformed"])
+        self.assertIn("CONNECT", "\n".join(done["notes"]))
 
 
 class Gvisor(EgressCase):

@@ -9,6 +9,7 @@ import unittest
 import network
 from egress_case import EgressCase
 from image_case import BUSYBOX, busybox_entries, entry, folder, link, program_entries, tar_of
+from mirror import GIT, Mirror, repository
 from ordinary_user import OrdinaryUser
 from sandbox_case import call, wait_for
 
@@ -39,11 +40,12 @@ class SecretsCase(EgressCase):
         cls.addClassCleanup(lambda: [os.path.exists(f) and os.remove(f) for f in (config, key)])
         with open(key, "w", encoding="utf-8") as f:
             f.write(QUERY + "\n")
-        names = ["TOKEN", "LOGIN", "KEY", "BROKEN"]
+        names = ["TOKEN", "LOGIN", "PUSH", "KEY", "BROKEN"]
         with open(config, "w", encoding="utf-8") as f:
             json.dump({"egress": {"ca_file": cls.net.ca.certificate},
                        "secrets": {"TOKEN": {"env": "THE_CANARY", "hosts": [API]},
                                    "LOGIN": {"command": ["printf", BASIC], "hosts": [API], "form": "basic"},
+                                   "PUSH": {"env": "THE_CANARY", "hosts": [f"{GIT}:8443"], "form": "basic"},
                                    "KEY": {"file": key, "hosts": [API], "form": "query", "parameter": "key"},
                                    "BROKEN": {"command": ["sh", "-c", "echo canary-of-broken; exit 3"], "hosts": [API], "form": "header", "header": "X-Broken"}},
                        "profiles": {"with-secrets": {"secrets": names}, "of-a-user": {"secrets": names, "user": "1000:1000"}}}, f)
@@ -128,6 +130,20 @@ class Secrets(SecretsCase):
 
     def test_without_a_filtered_network_a_profile_with_secrets_makes_no_sandbox(self):
         self.assertIn("filtered", self.refused("sandbox_create", profile="with-secrets", network="none"))
+
+    @unittest.skipUnless(shutil.which("git", path="/usr/local/bin:/usr/bin:/bin"), "git is not installed")
+    def test_git_logs_in_with_one(self):
+        root = self.data_folder()
+        repository(root)
+        self.net.dns[GIT] = "203.0.113.22"
+        mirror = Mirror(self.net.internet.listen("203.0.113.22", 8443), self.net.ca.context([GIT]), root, password=CANARY)
+        self.addCleanup(mirror.end)
+        url = f"https://x-access-token:$PUSH@{GIT}:8443/tiny.git"
+        done = self.exec(f"cd /tmp && git clone -q {url} && cd tiny && git fetch -q && cat answer.txt && "
+                         "grep -c hutch-secret-PUSH .git/config")
+        self.assertEqual((done["stdout"], done["refused"]), ("42\n1\n", []), done)
+        done = self.exec(f"GIT_TERMINAL_PROMPT=0 git ls-remote https://x-access-token:wrong@{GIT}:8443/tiny.git")
+        self.assertNotEqual(done["exit_code"], 0)
 
     def test_commands_that_are_not_roots_have_them(self):
         box = self.assert_put_in(profile="of-a-user")
