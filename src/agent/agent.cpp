@@ -136,6 +136,7 @@ bool Agent::on_time() {
   if (orphan_at_ms_ != 0 && (now >= orphan_at_ms_ || abandoned())) return false;
   if (orphan_at_ms_ != 0 && now >= look_at_ms_) look_at_ms_ = now + kLookMs;
   commands_.end_overdue(now, services_);
+  if (network_.due_at_ms() != 0 && now >= network_.due_at_ms()) network_.accept_again(services_);
   if (strays_.due_at_ms() != 0 && now >= strays_.due_at_ms() && strays_.sweep(*this, now)) {
     commands_.on_strays_gone(services_);
   }
@@ -148,6 +149,7 @@ void Agent::arm_timer() {
   next = earlier(next, commands_.deadline_ms());
   next = earlier(next, commands_.spare_due_at_ms());
   next = earlier(next, strays_.due_at_ms());
+  next = earlier(next, network_.due_at_ms());
   if (next == armed_for_ms_) return;
   armed_for_ms_ = next;
   itimerspec when{};

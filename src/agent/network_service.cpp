@@ -10,6 +10,8 @@
 namespace hutch::agent {
 namespace {
 
+constexpr uint64_t kAcceptAgainMs = 100;
+
 /// A socket that listens, or one that is not open and errno.
 UniqueFd listen_on(uint16_t port) {
   constexpr int kBacklog = 1024;
@@ -77,12 +79,22 @@ void NetworkService::accept_all(Listener& listener, Services& services) {
     UniqueFd fd(retry_eintr(
         [&] { return accept4(listener.fd.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK); }));
     if (!fd && (errno == ECONNABORTED || errno == EPROTO)) continue;
-    if (!fd) return;  // also when there is no descriptor left: who connects next is an event again
+    if (!fd) {
+      // Such as no descriptor left, here or on the whole machine: whoever waits already is no event again.
+      if (errno != EAGAIN) due_at_ms_ = now_ms() + kAcceptAgainMs;
+      return;
+    }
     Connection* connection = connections_.find_free();
     if (connection == nullptr) continue;  // closed at once
     const uint32_t stream = wire::kAgentsStream | ++accepted_;
     connection->accept(std::move(fd), stream, listener.stream, connections_.index(*connection), services);
   }
+}
+
+void NetworkService::accept_again(Services& services) {
+  due_at_ms_ = 0;
+  for (Listener& listener : listeners_)
+    if (!listener.free()) accept_all(listener, services);
 }
 
 void NetworkService::take_turn(size_t index, Services& services) {

@@ -16,6 +16,10 @@ class NetworkService {
 
   void on_event(Source source, size_t index, uint32_t events, Services& services);
   void take_turn(size_t index, Services& services);
+  /// When accept_again() has something to do; 0 = never.
+  uint64_t due_at_ms() const { return due_at_ms_; }
+  /// For those that have waited since there was no descriptor, or no memory, for them.
+  void accept_again(Services& services);
   void drop_all();
 
  private:
@@ -33,6 +37,7 @@ class NetworkService {
   Slots<Connection, kMaxConnections> connections_;
   Slots<Listener, kMaxListeners> listeners_;
   uint32_t accepted_ = 0;  // counts, for the ids of our streams
+  uint64_t due_at_ms_ = 0;
 };
 
 }  // namespace hutch::agent
