@@ -11,6 +11,8 @@
 
 namespace hutch::net {
 
+using namespace std::chrono_literals;
+
 namespace {
 
 constexpr size_t kBufferBytes = 128 << 10, kSpareBuffers = 16;
@@ -108,6 +110,16 @@ asio::awaitable<std::string_view> Rewound::read() {
 asio::awaitable<void> relay(Duplex& a, Duplex& b) {
   using namespace asio::experimental::awaitable_operators;
   co_await (pump(a, b) && pump(b, a));
+}
+
+asio::awaitable<void> say_goodbye(Duplex& stream) {
+  const CloseAfter deadline(stream, 2s);
+  co_await stream.end();
+  for (size_t read = 0; read < 1 << 20;) {
+    const std::string_view bytes = co_await stream.read();
+    if (bytes.empty()) break;
+    read += bytes.size();
+  }
 }
 
 CloseAfter::CloseAfter(Duplex& stream, std::chrono::milliseconds time)

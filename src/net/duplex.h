@@ -87,6 +87,10 @@ class Rewound final : public Forwarding {
 /// the other is closed. Never throws.
 asio::awaitable<void> relay(Duplex& a, Duplex& b);
 
+/// Ends our direction, and gives the other side a moment to read what was written: closing with something
+/// unread would reset the connection, and what was written might be lost.
+asio::awaitable<void> say_goodbye(Duplex& stream);
+
 /// Closes a stream that takes too long, unless it goes out of scope before.
 class CloseAfter {
  public:

@@ -7,6 +7,7 @@
 #include <asio/use_awaitable.hpp>
 
 #include "base/log.h"
+#include "net/error_answer.h"
 #include "net/http_body.h"
 #include "net/http_forward.h"
 #include "net/socks5.h"
@@ -20,70 +21,6 @@ using Reason = Refusal::Reason;
 using namespace std::chrono_literals;
 
 constexpr auto kHeadWithin = 30s;
-
-/// What the client is told instead of what it asked for.
-struct ErrorAnswer {
-  int status = 502;
-  std::string text;
-  std::string refused;  // one line, for X-Hutch-Refused
-};
-
-const char* reason_phrase(int status) {
-  switch (status) {
-    case 400:
-      return "Bad Request";
-    case 403:
-      return "Forbidden";
-    case 431:
-      return "Request Header Fields Too Large";
-    case 501:
-      return "Not Implemented";
-    case 503:
-      return "Service Unavailable";
-    case 504:
-      return "Gateway Timeout";
-    case 505:
-      return "HTTP Version Not Supported";
-    default:
-      return "Bad Gateway";
-  }
-}
-
-ErrorAnswer answer_to(const Error& error) {
-  if (const auto* refused = dynamic_cast<const Refused*>(&error)) {
-    const Refusal& refusal = refused->refusal();
-    std::string line = fmt::format("{}: {}", reason_name(refusal.reason), refusal.why);
-    if (!refusal.rule.empty()) line += fmt::format("; allow: {}", refusal.rule);
-    const int status = refusal.reason == Reason::malformed ? 400
-                       : refusal.reason == Reason::limit   ? 503
-                                                           : 403;
-    return {status, error.what(), line};
-  }
-  if (const auto* bad = dynamic_cast<const BadHttp*>(&error)) return {bad->status(), error.what(), {}};
-  return {error.code() == Errc::timeout ? 504 : 502, error.what(), {}};
-}
-
-/// The other side is given a moment to read the answer: closing with something unread would reset it.
-asio::awaitable<void> say_goodbye(Duplex& client) {
-  const CloseAfter deadline(client, 2s);
-  co_await client.end();
-  for (size_t read = 0; read < 1 << 20;) {
-    const std::string_view bytes = co_await client.read();
-    if (bytes.empty()) break;
-    read += bytes.size();
-  }
-}
-
-asio::awaitable<void> write_error(Duplex& client, const ErrorAnswer& answer) {
-  ResponseHead head{.status = answer.status, .reason = reason_phrase(answer.status)};
-  const std::string body = "hutch: " + answer.text + "\n";
-  head.fields.add("Content-Type", "text/plain; charset=utf-8");
-  head.fields.add("Content-Length", std::to_string(body.size()));
-  head.fields.add("Connection", "close");
-  if (!answer.refused.empty()) head.fields.add("X-Hutch-Refused", printable_line(answer.refused));
-  co_await client.write(head.to_string() + body);
-  co_await say_goodbye(client);
-}
 
 /// The HTTP side of one connection: a CONNECT, or plain requests one after the other.
 class HttpClient {

@@ -5,6 +5,7 @@
 #include <asio/experimental/awaitable_operators.hpp>
 #include <functional>
 
+#include "net/error_answer.h"
 #include "net/http_body.h"
 #include "net/http_forward.h"
 #include "net/tls_hello.h"
@@ -17,6 +18,8 @@ using Reason = Refusal::Reason;
 using namespace std::chrono_literals;
 
 constexpr auto kBeginWithin = 30s;  // once it has begun
+/// The fatal alert access_denied of TLS (RFC 8446, 6.2), for programs to show: they know no other reason.
+constexpr std::string_view kAccessDenied("\x15\x03\x01\x00\x02\x02\x31", 7);
 
 Refused refuse_inside(Egress& egress, const Route& route, Reason reason, std::string why) {
   return egress.refuse(route.protocol, {.host = route.target.host.to_string(),
@@ -50,7 +53,9 @@ Host inner_host(Egress& egress, const Route& route, std::string_view text, bool 
       fmt::format("a connection to {} asks for {}", route.target.to_string(), printable(text)));
 }
 
-asio::awaitable<void> tunnel_tls(ReadAhead& client, std::string bytes, Route& route, Egress& egress) {
+/// Adds what is missing of the client's first message, if it is for the host that was allowed.
+asio::awaitable<void> gather_hello(ReadAhead& client, std::string& bytes, const Route& route,
+                                   Egress& egress) {
   std::optional<ClientHello> hello;
   std::optional<std::string> wrong;
   const Done is_whole = [&](std::string_view all) {
@@ -70,6 +75,19 @@ asio::awaitable<void> tunnel_tls(ReadAhead& client, std::string bytes, Route& ro
     throw refuse_inside(egress, route, Reason::mismatch,
                         fmt::format("the TLS connection to {} does not say for which host it is (SNI)",
                                     route.target.to_string()));
+}
+
+asio::awaitable<void> tunnel_tls(ReadAhead& client, std::string bytes, Route& route, Egress& egress) {
+  bool refused = false;
+  try {
+    co_await gather_hello(client, bytes, route, egress);
+  } catch (const Refused&) {
+    refused = true;
+  }
+  if (refused) {
+    co_await client.write(kAccessDenied);
+    co_return co_await say_goodbye(client);
+  }
   Rewound rewound(client, std::move(bytes));
   const EgressHooks& hooks = egress.hooks();
   if (hooks.needs_inspection && hooks.needs_inspection(route.target))
@@ -78,20 +96,42 @@ asio::awaitable<void> tunnel_tls(ReadAhead& client, std::string bytes, Route& ro
     co_await relay(rewound, *route.ahead);
 }
 
+/// The next request, if it is for the host that was allowed; nothing: there is none.
+asio::awaitable<std::optional<RequestHead>> next_inside(ReadAhead& client, const Route& route,
+                                                        Egress& egress) {
+  const auto text = co_await read_head(client);
+  if (!text) co_return std::nullopt;
+  RequestHead request = parse_request_head(*text);
+  if (request.method == "CONNECT" || !(request.target.starts_with('/') || request.target == "*"))
+    throw refuse_inside(egress, route, Reason::malformed, "a request inside a tunnel is for another proxy");
+  if (const std::string* host = request.fields.find("Host"))
+    check_inner_host(egress, route, inner_host(egress, route, *host, true));
+  check_route(egress, route);
+  co_return request;
+}
+
+Refused malformed_inside(Egress& egress, const Route& route, const BadHttp& error) {
+  return refuse_inside(egress, route, Reason::malformed,
+                       fmt::format("an HTTP request is malformed: {}", error.what()));
+}
+
 /// One request after the other, each with the Host that was allowed.
 asio::awaitable<void> tunnel_http(ReadAhead& client, Route& route, Egress& egress) {
   for (bool stays = true; stays;) {
-    const auto text = co_await read_head(client);
-    if (!text) co_return;
-    RequestHead request = parse_request_head(*text);
-    if (request.method == "CONNECT" || !(request.target.starts_with('/') || request.target == "*"))
-      throw refuse_inside(egress, route, Reason::malformed, "a request inside a tunnel is for another proxy");
-    if (const std::string* host = request.fields.find("Host"))
-      check_inner_host(egress, route, inner_host(egress, route, *host, true));
-    check_route(egress, route);
-    if (egress.hooks().rewrite_plain) egress.hooks().rewrite_plain(request, route.target);
+    std::optional<RequestHead> request;
+    std::optional<ErrorAnswer> refused;
+    try {
+      request = co_await next_inside(client, route, egress);
+    } catch (const BadHttp& error) {
+      refused = answer_to(malformed_inside(egress, route, error));
+    } catch (const Refused& error) {
+      refused = answer_to(error);
+    }
+    if (refused) co_return co_await write_error(client, *refused);
+    if (!request) co_return;
+    if (egress.hooks().rewrite_plain) egress.hooks().rewrite_plain(*request, route.target);
     ForwardState state;
-    const Forwarded after = co_await forward(client, std::move(request), *route.ahead, state);
+    const Forwarded after = co_await forward(client, std::move(*request), *route.ahead, state);
     stays = after.client_stays && after.upstream_stays;
   }
 }
@@ -99,13 +139,11 @@ asio::awaitable<void> tunnel_http(ReadAhead& client, Route& route, Egress& egres
 asio::awaitable<void> tunnel_plain(ReadAhead& client, std::string bytes, Route& route, Egress& egress) {
   Rewound rewound(client, std::move(bytes));
   ReadAhead ahead(rewound);
-  std::optional<std::string> wrong;
   try {
     co_await tunnel_http(ahead, route, egress);
   } catch (const BadHttp& error) {
-    wrong = error.what();
+    throw malformed_inside(egress, route, error);
   }
-  if (wrong) throw refuse_inside(egress, route, Reason::malformed, "an HTTP request is malformed: " + *wrong);
 }
 
 asio::awaitable<void> keep_read(ReadAhead& stream, std::optional<std::string_view>& bytes) {

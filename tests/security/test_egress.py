@@ -288,21 +288,22 @@ try:
     with tls(s, {name!r}) as t:
         t.sendall(b"GET /over-tls HTTP/1.1\\r\\nHost: evil.example\\r\\nConnection: close\\r\\n\\r\\n")
         print(status(rest(t)))
-except OSError as e: print("broken")
+except ssl.SSLError as e: print(e.reason)
 END''')
         self.assertEqual(done["exit_code"], 0, done)
         return done["stdout"].strip(), [r["reason"] for r in done["refused"]]
 
     def test_tls_must_be_for_the_host_that_was_connected_to(self):
+        denied = "TLSV1_ALERT_ACCESS_DENIED"  # so that programs can say more than that it broke
         for target, name, expected in (
                 ("files.example.org:443", "files.example.org", ("200", [])), ("files.example.org:443", "FILES.example.org",
                 ("200", [])),
-                ("files.example.org:443", "evil.example", ("broken", ["mismatch"])),
-                ("files.example.org:443", "sub.files.example.org", ("broken", ["mismatch"])),
-                ("files.example.org:443", None, ("broken", ["mismatch"])),
-                ("files.example.org:8443", "evil.example", ("broken", ["mismatch"])),
+                ("files.example.org:443", "evil.example", (denied, ["mismatch"])),
+                ("files.example.org:443", "sub.files.example.org", (denied, ["mismatch"])),
+                ("files.example.org:443", None, (denied, ["mismatch"])),
+                ("files.example.org:8443", "evil.example", (denied, ["mismatch"])),
                 (f"{PUBLIC4}:443", "files.example.org", ("200", [])), (f"{PUBLIC4}:443", None, ("200", [])),
-                (f"{PUBLIC4}:443", "evil.example", ("broken", ["mismatch"]))):
+                (f"{PUBLIC4}:443", "evil.example", (denied, ["mismatch"]))):
             with self.subTest(target, name=name):
                 self.assertEqual(self.over_tls(target, name), expected)
         self.assertNotIn("evil.example", {r["sni"] for r in self.requests()})
@@ -325,7 +326,7 @@ for name in "files.example.org", "evil.example":
     except OSError: out[name] = ""
 print(json.dumps(out))
 ''')
-        self.assertEqual(found, {"files.example.org": "16", "evil.example": ""})  # 0x16: the server's handshake
+        self.assertEqual(found, {"files.example.org": "16", "evil.example": "15"})  # handshake of the server; alert
 
     def test_http_must_be_for_the_host_that_was_connected_to_in_every_request(self):
         found = self.inside('''
@@ -350,7 +351,7 @@ print(json.dumps([tunnel("files.example.org:80", b"files.example.org", b"files.e
                   [host_field(b"files.example.org"), host_field(b"evil.example"), host_field(b"files.example.org, evil.example"),
                    host_field(b"files.example.org:81"), host_field(b"")]]))
 ''')
-        self.assertEqual(found, [[200, 200], [200], [], [], [], [], [200], [200, 403, 403, 403, 403]])
+        self.assertEqual(found, [[200, 200], [200, 403], [403], [403], [403], [403], [200], [200, 403, 403, 403, 403]])
         self.assertEqual({r["host"] for r in self.requests()}, {"files.example.org"})
         self.assertEqual(self.left(), ({("tcp", PUBLIC4, 80), ("tcp", PUBLIC4, 443)}, {"files.example.org"}))
 
@@ -377,7 +378,7 @@ for second in (b"CONNECT evil.example:443 HTTP/1.1\\r\\nHost: evil.example:443\\
         out.append([first, status(rest(s))])
 print(json.dumps(out))
 ''')
-        self.assertEqual(found, [["tunnel", 0], ["plain", 403]] * 3)
+        self.assertEqual(found, [["tunnel", 400], ["plain", 403]] * 3)
         self.assertEqual({(r["host"], r["path"]) for r in self.requests()}, {("files.example.org", "/first")})
         self.assertEqual(self.left(), ({("tcp", PUBLIC4, 80)}, {"files.example.org"}))
 

@@ -259,6 +259,7 @@ std::string get(const std::string& url, const std::string& host,
 struct Tunnelled {
   std::string out;
   std::vector<Refusal> refusals;
+  std::string told;  // the client
 };
 
 Tunnelled tunnel(const std::string& target, std::deque<std::string> in, std::vector<std::string> rules = {}) {
@@ -274,7 +275,7 @@ Tunnelled tunnel(const std::string& target, std::deque<std::string> in, std::vec
     test::run(context, run_tunnel(ahead, route, egress));
   } catch (const std::exception&) {
   }
-  return {upstream.out, egress->refusals_since(0)};
+  return {upstream.out, egress->refusals_since(0), client.out};
 }
 
 Refusal::Reason reason_of(const Tunnelled& result) {
@@ -574,6 +575,7 @@ TEST_SUITE("the egress proxy") {
     CHECK(tunnel("203.0.113.7:443", {good}, {"ok.example"}).out == good);
     CHECK(reason_of(tunnel("203.0.113.7:443", {good})) == Refusal::Reason::mismatch);
     CHECK(tunnel("203.0.113.7:443", {good}).refusals.at(0).rule == "ok.example");
+    CHECK(tunnel("203.0.113.7:443", {good}).told == std::string("\x15\x03\x01\x00\x02\x02\x31", 7));
   }
 
   TEST_CASE("the ports 443 and 80 carry TLS or HTTP and nothing else") {
@@ -616,7 +618,7 @@ TEST_SUITE("the egress proxy") {
     client.send(get("/", "ok.example", ""));
     CHECK_CONTAINS(client.until("body"), " 200 ");
     client.send(get("/", "evil.example", ""));
-    CHECK(client.rest() == "");
+    CHECK_CONTAINS(client.rest(), "HTTP/1.1 403 ");
     CHECK(world.seen().size() == 1);
     CHECK(world.refusals().at(0).reason == Refusal::Reason::mismatch);
   }
