@@ -4,10 +4,12 @@
 
 #include <asio/experimental/awaitable_operators.hpp>
 #include <asio/post.hpp>
+#include <asio/steady_timer.hpp>
 #include <asio/system_error.hpp>
 #include <asio/use_awaitable.hpp>
 #include <charconv>
 #include <chrono>
+#include <exception>
 #include <optional>
 
 #include "net/http_body.h"
@@ -244,7 +246,7 @@ class PortConversation {
     if (server_ && request.target == target_ && !has_body && repeatable) {
       try {
         co_await server_->write(inner.to_string());
-        co_return keep_server(co_await pass_answer(head, request));
+        co_return keep_server(co_await exchange(head, request, body));
       } catch (const NoAnswer&) {
       } catch (const asio::system_error&) {
         if (answered_) throw;
@@ -252,9 +254,29 @@ class PortConversation {
     }
     co_await connect(request.target);
     co_await server_->write(inner.to_string());
+    co_return keep_server(co_await exchange(head, request, body));
+  }
+
+  /// The answer, while the rest of the request goes the other way and then the client is listened to.
+  asio::awaitable<bool> exchange(const RequestHead& head, const PortRequest& request,
+                                 const BodyFraming& body) {
     using namespace asio::experimental::awaitable_operators;
-    if (has_body) co_return keep_server(co_await (pass_body(body) && pass_answer(head, request)));
-    co_return keep_server(co_await pass_answer(head, request));
+    Answered after;
+    co_await (keep_answer(head, request, after) || mind_client(body));
+    if (after.problem && client_gone_)
+      throw PortRefusal{400, "the client ended its side of the connection before it had the answer"};
+    if (after.problem) std::rethrow_exception(after.problem);
+    if (after.tunnel) {
+      co_await relay(reader_, *server_reader_);
+      co_return false;
+    }
+    if (!body_passed_) {
+      // It may still send, and would lose the answer to a reset.
+      const CloseAfter deadline(*client_, kLinger);
+      co_await client_->end();
+      co_await drop_rest();
+    }
+    co_return after.goes_on;
   }
 
   /// Once nothing uses the connection any more; gives back whether another request may follow.
@@ -280,6 +302,23 @@ class PortConversation {
     target_ = target;
   }
 
+  /// Until it is called off.
+  asio::awaitable<void> mind_client(const BodyFraming& body) {
+    if (!body_passed_) co_await pass_body(body);
+    try {
+      // One that ends its direction is taken to have gone, as nginx, Go and Node take it: few do that and
+      // still want an answer, and whoever has given up looks the same.
+      const std::string_view next = co_await reader_.read();
+      reader_.unread(next);
+      client_gone_ = next.empty();
+    } catch (const asio::system_error& broken) {
+      client_gone_ = broken.code() != asio::error::operation_aborted;
+    }
+    if (client_gone_) server_->close();
+    asio::steady_timer never(client_->executor(), asio::steady_timer::time_point::max());
+    co_await never.async_wait(asio::use_awaitable);
+  }
+
   asio::awaitable<void> pass_body(const BodyFraming& body) {
     try {
       co_await copy_body(reader_, *server_, body);
@@ -289,6 +328,11 @@ class PortConversation {
       // A server that has answered need not read the rest; for one that waits for it there is no more.
       server_->close();
     }
+    co_await drop_rest();
+  }
+
+  /// Of a request whose body nobody wants, so that the client gets as far as reading the answer.
+  asio::awaitable<void> drop_rest() {
     try {
       while (!(co_await reader_.read()).empty())
         co_await asio::post(client_->executor(), asio::use_awaitable);
@@ -299,7 +343,6 @@ class PortConversation {
 
   asio::awaitable<ResponseHead> read_answer() {
     try {
-      // A client that has gone meanwhile is not noticed: what never answers must not keep its place for ever.
       const CloseAfter deadline(*server_, kAnswerTimeout);
       const auto text = co_await read_head(*server_reader_);
       if (!text) throw NoAnswer{{502, "the server inside closed the connection without an answer"}};
@@ -309,17 +352,33 @@ class PortConversation {
     }
   }
 
-  asio::awaitable<bool> pass_answer(const RequestHead& head, const PortRequest& request) {
+  struct Answered {
+    bool goes_on = false;  // another request may follow
+    bool tunnel = false;   // from now on both sides say what they like
+    std::exception_ptr problem;
+  };
+
+  /// Returns whatever becomes of it.
+  asio::awaitable<void> keep_answer(const RequestHead& head, const PortRequest& request, Answered& after) {
+    try {
+      co_await pass_answer(head, request, after);
+    } catch (...) {
+      after.problem = std::current_exception();
+    }
+  }
+
+  asio::awaitable<void> pass_answer(const RequestHead& head, const PortRequest& request, Answered& after) {
     for (;;) {
       ResponseHead answer = co_await read_answer();
       const BodyFraming body = response_framing(answer, head.method);
+      after.tunnel = body.kind == BodyFraming::Kind::tunnel;
       // On a connection that is used for several sandboxes the next request would be another one's.
-      if (body.kind == BodyFraming::Kind::tunnel && !head.wants_websocket())
+      if (after.tunnel && !head.wants_websocket())
         throw PortRefusal{502, "the server inside switches protocols unasked"};
       const bool goes_on = answer.keeps_alive() && head.keeps_alive() && body_passed_ &&
                            body.kind != BodyFraming::Kind::until_end;
       answer.fields.remove_hop_by_hop();
-      if (body.kind == BodyFraming::Kind::tunnel) {
+      if (after.tunnel) {
         answer.fields.set("Connection", "Upgrade");
         answer.fields.set("Upgrade", "websocket");
       } else if (!goes_on && answer.status >= 200) {
@@ -330,19 +389,13 @@ class PortConversation {
       answer.minor = 1;
       answered_ = true;
       co_await client_->write(answer.to_string());
-      if (body.kind == BodyFraming::Kind::tunnel) {
-        co_await relay(reader_, *server_reader_);
-        co_return false;
-      }
+      if (after.tunnel) co_return;
       if (answer.status < 200) continue;
       co_await copy_body(*server_reader_, *client_, body);
-      if (!body_passed_) {
-        // It wants no more of it. The client may still send, and would lose the answer to a reset.
-        server_->close();
-        linger_.emplace(*client_, kLinger);
-      }
+      if (!body_passed_) server_->close();  // it wants no more of it
       answered_ = false;
-      co_return goes_on;
+      after.goes_on = goes_on;
+      co_return;
     }
   }
 
@@ -359,7 +412,7 @@ class PortConversation {
   std::unique_ptr<Duplex> server_;
   std::optional<ReadAhead> server_reader_;
   bool body_passed_ = true;  // of the request
-  std::optional<CloseAfter> linger_;
+  bool client_gone_ = false;
 };
 
 asio::awaitable<void> converse(std::unique_ptr<Duplex> client, uint16_t own_port,
