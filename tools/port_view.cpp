@@ -10,6 +10,7 @@ PortView view_of(const sandbox::OpenPort& port) {
     view.host_port = port.host_port;
     view.url = fmt::format("http://127.0.0.1:{}/", port.host_port);
   }
+  if (port.refused != 0) view.refused = static_cast<int64_t>(port.refused);
   if (!port.url.empty()) {
     view.url = port.url;
     view.path_url = port.program_url;
@@ -22,6 +23,7 @@ std::string text_of(const PortView& port) {
   if (port.host_port)
     text += fmt::format(" · 127.0.0.1:{} · {} connection{}", *port.host_port, port.connections,
                         port.connections == 1 ? "" : "s");
+  if (port.refused) text += fmt::format(" · {} of other users refused (`ports.other_users`)", *port.refused);
   text += '\n';
   if (port.url) text += fmt::format("  {}\n", *port.url);
   if (port.path_url) text += fmt::format("  for programs: {}\n", *port.path_url);

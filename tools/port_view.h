@@ -9,6 +9,7 @@ struct PortView {
   std::optional<int64_t> host_port;
   std::optional<std::string> url, path_url;
   int64_t connections = 0;
+  std::optional<int64_t> refused;
 
   template <class V>
   void describe(V& v) {
@@ -17,6 +18,10 @@ struct PortView {
     v.optional("url", url, "For browsers, an origin of its own; or of its own listener.");
     v.optional("path_url", path_url, "For programs.");
     v.required("connections", connections, "Open ones of its own listener.");
+    v.optional(
+        "refused", refused,
+        "Connections to its own listener that were closed at once: it is for the user of the server, and "
+        "root (setting `ports.other_users`).");
   }
 };
 

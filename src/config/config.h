@@ -201,6 +201,7 @@ struct Images {
 struct Ports {
   int64_t shared_port = 0;
   int64_t max_connections = 1024;
+  bool other_users = false;
 
   template <class V>
   void describe(V& v) {
@@ -210,6 +211,10 @@ struct Ports {
                {.min = 0, .max = 65'535});
     v.optional("max_connections", max_connections, "Connections to that one at once.",
                {.min = 1, .max = 100'000});
+    v.optional(
+        "other_users", other_users,
+        "Whether other users of this host than the server's own, and root, may connect to the listeners "
+        "of `sandbox_expose_port`, which have no token.");
   }
 };
 

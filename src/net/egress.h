@@ -57,7 +57,7 @@ class Refused : public Error {
 /// For the audit log: every connection and every plain request. Never a path, query, field or body.
 struct EgressEvent {
   bool allowed = false;
-  std::string_view protocol;  // "connect", "http", "socks5"
+  std::string_view protocol;  // "connect", "http", "socks5"; "port": from the host into the sandbox
   std::string host;
   uint16_t port = 0;
   std::string address;  // that was connected to; empty: refused, or left to the upstream proxy

@@ -1,6 +1,5 @@
 #include "sandbox/egress_gate.h"
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -11,7 +10,6 @@
 #include <asio/steady_timer.hpp>
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
-#include <nlohmann/json.hpp>
 
 #include "net/egress_proxy.h"
 #include "sandbox/sandbox.h"
@@ -39,18 +37,6 @@ net::EgressLimits limits_of(const config::Egress& settings) {
           .max_connections = static_cast<size_t>(settings.max_connections),
           .bytes_per_second = settings.bandwidth.value,
           .max_bytes = settings.max_bytes.value};
-}
-
-std::string audit_line(const std::string& sandbox_id, const net::EgressEvent& event) {
-  nlohmann::ordered_json line{{"time", fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr)))},
-                              {"sandbox_id", sandbox_id},
-                              {"allowed", event.allowed},
-                              {"protocol", event.protocol},
-                              {"host", event.host},
-                              {"port", event.port}};
-  if (!event.address.empty()) line["address"] = event.address;
-  if (!event.why.empty()) line["why"] = event.why;
-  return line.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
 }
 
 /// What somebody answers on another thread.
@@ -99,14 +85,14 @@ std::map<std::string, std::string> egress_environment() {
           {"NO_PROXY", own},     {"no_proxy", own},    {"NODE_USE_ENV_PROXY", "1"}};
 }
 
-EgressGate::EgressGate(asio::io_context& io, const config::Config& config)
+EgressGate::EgressGate(asio::io_context& io, const config::Config& config, AuditLog& audit)
     : io_(io),
       home_(config.home),
       settings_(config.egress),
       secret_settings_(config.secrets),
       secrets_(std::make_shared<net::SecretStore>(config.secrets)),
       upstream_(net::UpstreamProxy::from(settings_.upstream_proxy, own_environment())),
-      audit_(config.home),
+      audit_(audit),
       resolver_(io.get_executor()) {
   net::check_presets(settings_.presets);
 }
@@ -159,9 +145,7 @@ net::EgressHooks EgressGate::hooks_for(const std::shared_ptr<Sandbox>& sandbox) 
     const bool may = callers_may_add(settings_, refusal.rule);
     return ask(may ? weak : std::weak_ptr<Sandbox>(), std::move(refusal));
   };
-  hooks.audit = [this, id = sandbox->id()](const net::EgressEvent& event) {
-    audit_.write(audit_line(id, event));
-  };
+  hooks.audit = [this, id = sandbox->id()](const net::EgressEvent& event) { audit_.write(id, event); };
   hooks.callers_may_add = [this](const std::string& rule) { return callers_may_add(settings_, rule); };
   if (const auto placeholders = sandbox->about().secrets; !placeholders.empty()) {
     const auto secrets = std::make_shared<const net::Secrets>(secrets_, placeholders);

@@ -31,7 +31,7 @@ bool callers_may_add(const config::Egress& settings, const std::string& rule);
 /// The way to the outside for all filtered sandboxes of a server. Thread-safe.
 class EgressGate {
  public:
-  EgressGate(asio::io_context& io, const config::Config& config);
+  EgressGate(asio::io_context& io, const config::Config& config, AuditLog& audit);
 
   /// What a sandbox may reach: what it is allowed, and the hosts of its secrets. Throws invalid_argument,
   /// which names what is no rule and how one is written.
@@ -54,7 +54,7 @@ class EgressGate {
   std::mutex mutex_;
   std::unique_ptr<net::SecretExchange> exchange_;
   const std::shared_ptr<const net::UpstreamProxy> upstream_;
-  AuditLog audit_;
+  AuditLog& audit_;
   net::Resolver resolver_;
 };
 

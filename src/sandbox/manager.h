@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "config/config.h"
 #include "sandbox/admission.h"
+#include "sandbox/audit_log.h"
 #include "sandbox/builder.h"
 #include "sandbox/control_socket.h"
 #include "sandbox/disk_guard.h"
@@ -145,6 +146,7 @@ class Manager {
   const std::string owner_;
   const Clock::time_point started_at_ = Clock::now();
   const std::map<std::string, std::string> kinds_;
+  AuditLog audit_;
   Builder builder_;
   EgressGate egress_;
   Ports ports_;

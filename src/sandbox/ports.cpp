@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <openssl/crypto.h>
+#include <unistd.h>
 
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
@@ -15,6 +16,7 @@
 
 #include "base/log.h"
 #include "base/sys.h"
+#include "net/peer_user.h"
 
 namespace hutch::sandbox {
 
@@ -109,8 +111,10 @@ bool same_token(std::string_view a, std::string_view b) {
 /// The way to one port of one sandbox.
 class Ports::Way : public std::enable_shared_from_this<Way> {
  public:
-  Way(asio::io_context& io, const std::shared_ptr<Sandbox>& sandbox, uint16_t port)
-      : io_(io), sandbox_(sandbox), target_{sandbox->id(), port} {
+  using OnRefused = std::function<void(const Way&, std::string why)>;
+
+  Way(asio::io_context& io, const std::shared_ptr<Sandbox>& sandbox, uint16_t port, OnRefused on_refused)
+      : io_(io), sandbox_(sandbox), target_{sandbox->id(), port}, on_refused_(std::move(on_refused)) {
     sandbox->count_open_ports(1);
   }
   ~Way() {
@@ -133,11 +137,12 @@ class Ports::Way : public std::enable_shared_from_this<Way> {
     co_return std::make_unique<Closable>(self, std::move(server));
   }
 
-  void listen(uint16_t host_port) {
+  void listen(uint16_t host_port, bool other_users) {
     acceptor_ = listen_on_ipv4(io_, host_port);
     host_port_ = acceptor_->local_endpoint().port();
-    auto serve = [weak = weak_from_this()](tcp::socket socket) {
-      if (const auto self = weak.lock())
+    auto serve = [weak = weak_from_this(), other_users](tcp::socket socket) {
+      const auto self = weak.lock();
+      if (self && (other_users || self->is_for(socket)))
         asio::co_spawn(self->io_, self->serve(std::move(socket)), asio::detached);
     };
     asio::co_spawn(io_, accept_all(acceptor_, std::move(serve)), asio::detached);
@@ -153,10 +158,22 @@ class Ports::Way : public std::enable_shared_from_this<Way> {
 
   uint16_t host_port() const { return host_port_; }
   size_t connections() const { return connections_; }
+  uint64_t refused() const { return refused_; }
 
   std::string token;  // of its URLs; empty = it has none
 
  private:
+  /// Whether who has connected may. Otherwise it is noted.
+  bool is_for(tcp::socket& client) {
+    const auto user = net::peer_user(client.native_handle());
+    if (user == ::geteuid() || user == 0u) return true;
+    ++refused_;
+    on_refused_(*this,
+                user ? fmt::format("user {} of the host has connected; `ports.other_users` allows it", *user)
+                     : std::string("whose connection it was cannot be told"));
+    return false;
+  }
+
   asio::awaitable<void> serve(tcp::socket socket) {
     const auto self = shared_from_this();
     net::TcpDuplex client(std::move(socket));
@@ -191,7 +208,9 @@ class Ports::Way : public std::enable_shared_from_this<Way> {
   const net::PortTarget target_;
   Acceptor acceptor_;
   uint16_t host_port_ = 0;
+  const OnRefused on_refused_;
   std::atomic<size_t> connections_{0};
+  std::atomic<uint64_t> refused_{0};
   // On the I/O thread:
   std::set<net::Duplex*> connected_;
   bool closed_ = false;
@@ -264,7 +283,8 @@ class Ports::Shared : public std::enable_shared_from_this<Shared> {
   Ports* ports_;  // nullptr: it has ended
 };
 
-Ports::Ports(asio::io_context& io, const config::Ports& settings) : io_(io), settings_(settings) {}
+Ports::Ports(asio::io_context& io, const config::Ports& settings, AuditLog& audit)
+    : io_(io), settings_(settings), audit_(audit) {}
 
 Ports::~Ports() {
   if (shared_) shared_->close();
@@ -275,13 +295,21 @@ Ports::~Ports() {
 std::shared_ptr<Ports::Way> Ports::way_to(const std::shared_ptr<Sandbox>& sandbox, uint16_t port) {
   if (!sandbox->running()) throw Error(Errc::not_found, fmt::format("sandbox {} has ended", sandbox->id()));
   auto& way = ways_[{sandbox->id(), port}];
-  if (!way) way = std::make_shared<Way>(io_, sandbox, port);
+  if (!way)
+    way = std::make_shared<Way>(io_, sandbox, port, [&audit = audit_](const Way& refusing, std::string why) {
+      audit.write(refusing.target().sandbox_id, {.protocol = "port",
+                                                 .host = "127.0.0.1",
+                                                 .port = refusing.host_port(),
+                                                 .address = {},
+                                                 .why = std::move(why)});
+    });
   return way;
 }
 
 OpenPort Ports::describe(const Way& way) const {
   OpenPort out{.port = way.target().port, .host_port = way.host_port(), .url = {}, .program_url = {}};
   out.connections = way.connections();
+  out.refused = way.refused();
   if (way.token.empty()) return out;
   out.url = net::browser_url(way.target(), way.token, shared_->port());
   out.program_url = net::program_url(way.target(), way.token, shared_->port());
@@ -322,7 +350,7 @@ OpenPort Ports::expose(const std::shared_ptr<Sandbox>& sandbox, uint16_t port, u
                 fmt::format("port {} is open already, as 127.0.0.1:{}", port, way->host_port()))
         .hint("close it first with sandbox_close_port");
   try {
-    if (way->host_port() == 0) way->listen(host_port);
+    if (way->host_port() == 0) way->listen(host_port, settings_.other_users);
   } catch (const Error&) {
     if (way->token.empty()) ways_.erase({sandbox->id(), port});  // it was made for this
     throw;

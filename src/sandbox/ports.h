@@ -11,6 +11,7 @@
 
 #include "config/config.h"
 #include "net/port_gateway.h"
+#include "sandbox/audit_log.h"
 #include "sandbox/sandbox.h"
 
 namespace hutch::sandbox {
@@ -21,13 +22,15 @@ struct OpenPort {
   uint16_t host_port = 0;        // of its own listener; 0 = none
   std::string url, program_url;  // over the shared listener; empty = sandbox_port_url was not called
   size_t connections = 0;        // to its own listener
+  uint64_t refused = 0;          // of those, because of whose they were
 };
 
 /// Ways from the host into sandboxes: a listener of its own for any protocol over TCP, or the shared one for
-/// HTTP and WebSocket. On 127.0.0.1 only. Thread-safe. They end with their sandbox, and with the server.
+/// HTTP and WebSocket. On 127.0.0.1 only. The first has no token: it is for our own user and root, unless the
+/// settings say otherwise. Thread-safe. They end with their sandbox, and with the server.
 class Ports {
  public:
-  Ports(asio::io_context& io, const config::Ports& settings);
+  Ports(asio::io_context& io, const config::Ports& settings, AuditLog& audit);
   ~Ports();
 
   /// A listener of its own; `host_port` 0: any free one. Waits until something inside answers; throws timeout
@@ -51,6 +54,7 @@ class Ports {
 
   asio::io_context& io_;
   const config::Ports settings_;
+  AuditLog& audit_;
   mutable std::mutex mutex_;
   std::map<std::pair<std::string, uint16_t>, std::shared_ptr<Way>> ways_;
   std::shared_ptr<Shared> shared_;  // from the first url() on

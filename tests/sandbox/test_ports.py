@@ -3,6 +3,7 @@ import base64
 import concurrent.futures
 import hashlib
 import http.client
+import json
 import os
 import re
 import socket
@@ -63,6 +64,37 @@ def serve(client):
             if kind == '/drop': return client.close()
             client.sendall(KINDS.get(kind, b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'))
     except OSError: pass
+while True: threading.Thread(target=serve, args=[server.accept()[0]], daemon=True).start()
+"""
+
+# Writes down who has connected, and what came.
+GUEST_BOOK = r"""
+import socket, threading
+server = socket.create_server(('127.0.0.1', 7020), backlog=1024)
+def serve(client):
+    with open('seen', 'ab') as seen: seen.write(b'connected ')
+    try:
+        while data := client.recv(65536):
+            with open('seen', 'ab') as seen: seen.write(data)
+            client.sendall(b'welcome')
+    except OSError: pass
+while True: threading.Thread(target=serve, args=[server.accept()[0]], daemon=True).start()
+"""
+
+OTHER_USER = 54321
+
+# Never ends an answer, and notes which connections end.
+SILENT = r"""
+import socket, threading
+server = socket.create_server(('127.0.0.1', 8008))
+def serve(client):
+    path = client.recv(65536).split(b' ')[1].decode()
+    with open('began', 'a') as began: began.write(path + '\n')
+    if path == '/stream': client.sendall(b'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n')
+    try:
+        while client.recv(65536): pass
+    except OSError: pass
+    with open('ended', 'a') as ended: ended.write(path + '\n')
 while True: threading.Thread(target=serve, args=[server.accept()[0]], daemon=True).start()
 """
 
@@ -206,6 +238,57 @@ class OwnListener(PortCase):
             self.assertEqual(self.ok("sandbox_list_ports", sandbox_id=box)["ports"], [])
         self.assertEqual(self.expose(box, 7007, host_port=number), number)
 
+    def visit(self, port, count=1, waits=True, user=None):
+        """What comes back to a process of that user which says something in as many connections."""
+        reading, writing = os.pipe()
+        if (child := os.fork()) == 0:
+            try:
+                if user is not None:
+                    os.setgroups([])
+                    os.setresgid(user, user, user)
+                    os.setresuid(user, user, user)
+                for _ in range(count):
+                    try:
+                        client = connect(port)
+                        client.sendall(b"a visitor ")
+                        if waits:
+                            os.write(writing, client.recv(100))
+                        client.close()
+                    except ConnectionError:
+                        pass
+            finally:
+                os._exit(0)
+        os.close(writing)
+        with open(reading, "rb") as heard:
+            out = heard.read()
+        os.waitpid(child, 0)
+        return out
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can be another user")
+    def test_other_users_of_the_host_reach_nothing_and_are_counted(self):
+        box = self.start(GUEST_BOOK)
+        port = self.expose(box, 7020)
+        self.assertEqual(self.visit(port, user=OTHER_USER), b"")
+        self.assertEqual(self.visit(port, count=50, waits=False, user=OTHER_USER), b"")  # has gone before it is looked at
+        self.assertEqual(self.visit(port), b"welcome")
+        self.assertEqual(self.sh("cat seen", sandbox_id=box), "connected a visitor ")
+        listed, = self.ok("sandbox_list_ports", sandbox_id=box)["ports"]
+        self.assertEqual(listed["refused"], 51)
+        with open(os.path.join(self.home, "audit.jsonl")) as audit:
+            lines = [json.loads(line) for line in audit]
+        about = {"sandbox_id": box, "allowed": False, "protocol": "port", "host": "127.0.0.1", "port": port}
+        self.assertEqual({key: lines[0][key] for key in about}, about)
+        self.assertIn(f"user {OTHER_USER}", lines[0]["why"])
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can be another user")
+    def test_the_configuration_can_let_other_users_in(self):
+        with self.server("--results", "structured", env={"HUTCH_PORTS__OTHER_USERS": "true"}) as client:
+            box = call(client, "sandbox_create").structured["sandbox_id"]
+            call(client, "sandbox_write_file", sandbox_id=box, path="server.py", content=GUEST_BOOK)
+            call(client, "sandbox_exec", sandbox_id=box, argv=["python3", "server.py"], background=True)
+            port = call(client, "sandbox_expose_port", sandbox_id=box, port=7020).structured["host_port"]
+            self.assertEqual(self.visit(port, user=OTHER_USER), b"welcome")
+
     def assert_over(self, client):
         try:
             self.assertEqual(client.recv(10), b"")
@@ -244,7 +327,6 @@ class SharedListener(PortCase):
         return answer, content
 
     def inside(self, content):
-        import json
         return json.loads(content)
 
     def test_programs_use_the_path_and_the_server_inside_sees_only_what_is_its_own(self):
@@ -376,6 +458,39 @@ class SharedListener(PortCase):
         self.assertEqual(self.ask(program.port, program.path, client=client)[1], b"ok")
         self.assertEqual(self.ask(program.port, program.path + "drop", method="DELETE", client=client)[0].status, 502)
         self.assertEqual(self.sh("grep -c ^DELETE seen", sandbox_id=box), "1\n")
+
+    def test_a_client_that_has_gone_is_noticed_while_the_server_inside_is_silent(self):
+        box = self.start(SILENT)
+        self.expose(box, 8008)
+        _, program = self.open(box, 8008)
+        for path, body, resets in (("poll", "", False), ("poll-reset", "", True), ("stream", "", False), ("post", "body", False),
+                                   ("post-reset", "body", True)):
+            with self.subTest(path):
+                client = connect(program.port)
+                client.sendall(f"{'POST' if body else 'GET'} {program.path}{path} HTTP/1.1\r\nHost: 127.0.0.1:{program.port}\r\n"
+                               f"Content-Length: {len(body)}\r\n\r\n".encode())
+                if body:
+                    client.sendall(body.encode())
+                if path == "stream":
+                    self.assertIn(b"200", client.recv(4096))
+                else:
+                    self.sh(f"until grep -qsx /{path} began; do sleep 0.01; done", sandbox_id=box)
+                if resets:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.close()
+                self.sh(f"until grep -qsx /{path} ended; do sleep 0.01; done", sandbox_id=box, timeout_s=20)
+
+    def test_the_next_request_may_come_before_the_answer_to_the_last(self):
+        box = self.start(WEB, 8009)
+        self.expose(box, 8009)
+        _, program = self.open(box, 8009)
+        request = f"%s {program.path}%s HTTP/1.1\r\nHost: 127.0.0.1:{program.port}\r\n%s\r\n"
+        client = connect(program.port)
+        client.sendall("".join((request % ("GET", "one", ""), request % ("POST", "two", "Content-Length: 3\r\n") + "abc",
+                                request % ("GET", "three", "Connection: close\r\n"))).encode())
+        self.assertEqual(re.findall(rb'"path": "([^"]*)", "method": "([^"]*)"', read_all(client)),
+                         [(b"/one", b"GET"), (b"/two", b"POST"), (b"/three", b"GET")])
+        client.close()
 
     def test_slow_and_broken_requests_hold_nobody_up(self):
         box = self.start(WEB, 8006)

@@ -17,7 +17,7 @@ std::string_view text(const char* begin, const char* end) {
   return {begin, static_cast<size_t>(end - begin)};
 }
 
-std::string quoted(std::string_view word) {
+std::string shell_word(std::string_view word) {
   std::string result = "'";
   for (const char c : word) {
     if (c == '\'')
@@ -61,8 +61,8 @@ std::string bash_request(std::string_view code, std::string_view token, bool spl
   // The code is a here-document, which needs no quoting: its end is a line that nobody can guess.
   std::string request = "{ builtin trap - INT; } 2>/dev/null; ";
   for (const auto& [name, value] : env)
-    request += fmt::format("builtin export -- {} && ", quoted(name + "=" + value));
-  if (!workdir.empty()) request += fmt::format("builtin cd -- {} && ", quoted(workdir));
+    request += fmt::format("builtin export -- {} && ", shell_word(name + "=" + value));
+  if (!workdir.empty()) request += fmt::format("builtin cd -- {} && ", shell_word(workdir));
   request += fmt::format("builtin . /dev/fd/97 97<<'hutch-{0}' </dev/null\n{1}\nhutch-{0}\n", token, code);
   // Quiet for code that has said `set -x`.
   request += fmt::format("{{ hutch_answer {}{}; }} 2>/dev/null\n", token, split ? " split" : "");
