@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -243,6 +244,31 @@ class FromSandboxToSandbox(TemplateCase):
         self.assertEqual(done.returncode, 125)
         self.assertIn(user, done.stderr)
         self.destroy(user, box)
+
+
+class ThroughAKill(TemplateCase):
+    def restart(self):
+        self.client.kill(signal.SIGKILL)
+        self.client.wait()
+        self.client.close()
+        type(self).client = self.server("--results", self.results, env=self.server_settings, revision=self.revision)
+
+    def test_all_of_a_sandbox_is_there_though_the_server_was_killed_right_after_the_save(self):
+        archived = os.path.join(self.data_folder(), "every.tar.zst")
+        box = self.create()
+        self.make(box, COUNT)
+        before = self.facts(box)
+        self.assertGreater(int(before.split()[-1]), COUNT)
+        self.ok("sandbox_create_template", sandbox_id=box, name="every")
+        self.restart()
+        self.assertEqual(self.facts(self.create(template="every")), before)
+        for words in (("export", "every", archived), ("import", archived, "--name", "came")):
+            done = self.hutch("template", *words)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        self.restart()
+        self.assertEqual(self.facts(self.create(template="came")), before)
+        self.assertEqual(self.facts(box), before)
+        self.ok("sandbox_destroy", sandbox_id="*", confirm=True)  # what is taken up and not used outlives its server
 
 
 @unittest.skipUnless(AS_ROOT and shutil.which("setpriv"), "changes the user")
