@@ -24,10 +24,10 @@ std::string end_is_near(const sandbox::Sandbox& sandbox) {
 
 /// What its caller should know beside what was asked for.
 std::string news_of(const sandbox::Sandbox& sandbox, Services& services) {
-  std::string news = end_is_near(sandbox);
-  const std::string disk = services.manager.disk_guard().reason();
-  if (!disk.empty() && !news.empty()) news += ' ';
-  return news + disk;
+  std::string news;
+  for (const auto& more : {end_is_near(sandbox), sandbox.damage(), services.manager.disk_guard().reason()})
+    if (!more.empty()) news += (news.empty() ? "" : " ") + more;
+  return news;
 }
 
 }  // namespace

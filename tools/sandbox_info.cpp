@@ -24,8 +24,8 @@ SandboxInfo info_of(sandbox::Sandbox& sandbox, Services& services) {
   if (usage.cgroup.cpu_us) info.cpu_s = static_cast<double>(*usage.cgroup.cpu_us) / 1e6;
   info.disk_bytes = static_cast<int64_t>(usage.disk_bytes);
   info.pressure = services.manager.pressure().status().done_to(about.id);
-  if (const auto disk = services.manager.disk_guard().reason(); !disk.empty())
-    info.pressure = info.pressure ? *info.pressure + "\n" + disk : disk;
+  for (const auto& more : {services.manager.disk_guard().reason(), sandbox.damage()})
+    if (!more.empty()) info.pressure = info.pressure ? *info.pressure + "\n" + more : more;
   return info;
 }
 

@@ -13,6 +13,7 @@
 #include <memory>
 
 #include "base/sys.h"
+#include "runtime/shared_blocks.h"
 
 namespace hutch::runtime {
 
@@ -20,6 +21,11 @@ namespace {
 
 constexpr uint64_t kMiB = 1u << 20;
 constexpr uint64_t kDropBytes = 16 * kMiB;
+constexpr uint64_t kInodeBytes = 256;  // on a disk image; they are no part of what is in use there
+
+uint64_t bytes_in_use(const struct statfs& fs) {
+  return (fs.f_blocks - fs.f_bfree) * static_cast<uint64_t>(fs.f_bsize);
+}
 
 /// File systems that cannot be the upper layer of an overlay.
 bool can_be_upper(const std::string& folder) {
@@ -142,8 +148,26 @@ void copy_files(UniqueFd from, const std::string& to, StageProcess& stage, const
 
 std::vector<std::string> tidy_layer(const std::string& folder, const ImageDevice* device) {
   if (device == nullptr) return tidy_files(sys::open(sealed_files(folder), O_RDONLY | O_DIRECTORY).get());
-  const UniqueFd mount = device->mount(false);
-  return tidy_files(open_folder(mount.get(), ".").get());
+  const UniqueFd mount = device->mount(false), root = open_folder(mount.get(), ".");
+  auto views = tidy_files(root.get());
+  // The unmount would not say what it could not write.
+  if (::syncfs(root.get()) != 0) throw sys_error(errno, "syncfs", sealed_disk(folder));
+  return views;
+}
+
+uint64_t bytes_to_copy(const WrittenFiles& from, const std::string& folder) {
+  struct statfs fs {};
+  if (from.memory >= 0 && ::fstatfs(from.memory, &fs) == 0) return bytes_in_use(fs);
+  if (!from.disk) return 0;
+  const std::string image = layer_image(from.sandbox_folder);
+  struct stat st {};
+  if (::stat(image.c_str(), &st) != 0 || ::fstatfs(open_disk_image(*from.disk).get(), &fs) != 0)
+    throw sys_error(errno, "stat", image);
+  const uint64_t used = bytes_in_use(fs) + (fs.f_files - fs.f_ffree) * kInodeBytes,
+                 written = static_cast<uint64_t>(st.st_blocks) * 512,
+                 own = written - std::min(written, shared_bytes(image));
+  const uint64_t unwritten = used - std::min(used, own);
+  return unwritten + (can_share_blocks(image, folder) ? 0 : std::max(used, written));
 }
 
 std::optional<ImageDevice> copy_written(const WrittenFiles& from, const std::string& folder,
@@ -208,7 +232,16 @@ uint64_t used_bytes(pid_t pid, const std::optional<DiskId>& disk) noexcept {
       return 0;
     }
   }
-  return (fs.f_blocks - fs.f_bfree) * static_cast<uint64_t>(fs.f_bsize);
+  return bytes_in_use(fs);
+}
+
+/// A volatile overlay writes nothing when it is asked to, and remembers what went wrong below it (Linux 5.12).
+bool has_lost_writes(pid_t pid) noexcept {
+  const UniqueFd root(::open(fmt::format("/proc/{}/root/", pid).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  struct statfs fs {};
+  return root && ::fstatfs(root.get(), &fs) == 0 &&
+         static_cast<unsigned long>(fs.f_type) == OVERLAYFS_SUPER_MAGIC && ::syncfs(root.get()) != 0 &&
+         errno == EIO;
 }
 
 uint64_t layer_bytes(const std::string& sandbox_folder, pid_t pid,

@@ -37,6 +37,9 @@ struct WrittenFiles {
   std::optional<DiskId> disk;
   int memory = -1;  // see Container
 };
+/// What that takes of the host's disk at most, with what is still unwritten of the files themselves: on a
+/// full disk a loop device loses both. 0 where a copy just fails.
+uint64_t bytes_to_copy(const WrittenFiles& from, const std::string& folder);
 std::optional<ImageDevice> copy_written(const WrittenFiles& from, const std::string& folder,
                                         StageProcess& stage, const std::string& data_folder,
                                         Clock::time_point deadline);
@@ -50,6 +53,10 @@ void drop_layer(const std::string& sandbox_folder, const DiskId& disk, pid_t pid
 /// Bytes in use on the file system that its files lie on; `pid` is the agent's, whose root tells of it, or,
 /// where that is not the sandbox's (gVisor's processes), the disk. 0: it cannot be told.
 uint64_t used_bytes(pid_t pid, const std::optional<DiskId>& disk) noexcept;
+
+/// Whether the host's disk was too full for something that was written inside, which then reads as zeros. Of
+/// an agent whose root is an overlay on a disk; costs nothing but the question.
+bool has_lost_writes(pid_t pid) noexcept;
 
 /// Bytes that its files take.
 uint64_t layer_bytes(const std::string& sandbox_folder, pid_t pid,

@@ -16,6 +16,7 @@ namespace hutch::runtime {
 namespace {
 
 constexpr uint32_t kExtents = 256;  // of one question
+constexpr uint64_t kBlockBytes = 4096;
 
 }  // namespace
 
@@ -39,6 +40,13 @@ uint64_t shared_bytes(const std::string& path) noexcept {
       at = extent.fe_logical + extent.fe_length;
     }
   }
+}
+
+bool can_share_blocks(const std::string& path, const std::string& folder) noexcept {
+  const UniqueFd from(::open(path.c_str(), O_RDONLY | O_CLOEXEC)),
+      to(::open(folder.c_str(), O_RDWR | O_TMPFILE | O_CLOEXEC, 0600));
+  file_clone_range first{.src_fd = from.get(), .src_offset = 0, .src_length = kBlockBytes, .dest_offset = 0};
+  return from && to && ::ioctl(to.get(), FICLONERANGE, &first) == 0;
 }
 
 }  // namespace hutch::runtime

@@ -41,6 +41,15 @@ void check_user(const config::Profile& profile) {
       .hint("leave `user` out of the profile, or start hutch as root");
 }
 
+/// A template would hand on what is lost.
+void check_whole(Sandbox& sandbox) {
+  sandbox.look_for_lost_writes();
+  const std::string damage = sandbox.damage();
+  if (damage.empty()) return;
+  throw Error(Errc::unavailable, damage)
+      .hint("sandbox_create makes a new one; sandbox_read_file still reads what this one has");
+}
+
 }  // namespace
 
 runtime::CgroupHost& Builder::cgroups() {
@@ -145,6 +154,7 @@ void Builder::adopt(Entry& entry, WallClock::time_point last_used) {
   sandbox->restore({record.about, last_used, record.processes},
                    static_cast<uint64_t>(config_.sandbox.orphan_ttl_s) * 1000, Clock::now() + kAdoptTimeout);
   (void)sandbox->squeeze({});  // it may have been throttled when its server died
+  sandbox->look_for_lost_writes();
   if (record.paused) sandbox->update({.paused = true});
   const std::lock_guard lock(entry.mutex);
   entry.sandbox = std::move(sandbox);
@@ -247,16 +257,17 @@ void Builder::build(Entry& entry, const Build& wanted, std::vector<AttachedVolum
   entry.sandbox = std::move(sandbox);
 }
 
-LayerStore::Finished Builder::seal(Entry& entry, bool lasts) {
+LayerStore::Finished Builder::seal(Entry& entry, bool lasts, const DiskGuard& disk) {
   LayerStore& layers = bases_.layers();
   LayerDraft draft = layers.begin();
-  try {
-    entry.whole()->hold_still([&](const runtime::WrittenFiles& from) { layers.copy_written(draft, from); });
-  } catch (const Error& e) {
-    // A loop device says no more of the disk below it. Asked while the draft still takes its room.
-    if (e.os_error() == EIO && is_disk_full(store_.home())) throw full_disk();
-    throw;
-  }
+  const auto sandbox = entry.whole();
+  sandbox->hold_still([&](const runtime::WrittenFiles& from) {
+    // Before anything is written, also of the sandbox's own files: what finds no room then is lost.
+    disk.check_room_for(runtime::bytes_to_copy(from, draft.folder()));
+    check_whole(*sandbox);
+    writing_to_loop_device(store_.home(), [&] { layers.copy_written(draft, from); });
+    check_whole(*sandbox);
+  });
   return layers.finish(std::move(draft), entry.first_id, lasts);
 }
 

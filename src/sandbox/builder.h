@@ -68,8 +68,9 @@ class Builder {
   /// Makes it whole: its agent has answered, its limits hold from the start. On an Error the entry holds
   /// whatever was made, for remove(). `volumes` are those that it cannot be given later.
   void build(Entry& entry, const Build& wanted, std::vector<AttachedVolume>* volumes = nullptr);
-  /// Copies what the sandbox has written to a layer of its own. `lasts`: see LayerStore::finish().
-  LayerStore::Finished seal(Entry& entry, bool lasts);
+  /// Copies what the sandbox has written to a layer of its own, if `disk` has room for it. `lasts`: see
+  /// LayerStore::finish().
+  LayerStore::Finished seal(Entry& entry, bool lasts, const DiskGuard& disk);
   /// Whether sandboxes of the runtime can be given volumes when they are whole.
   bool attaches_volumes(const std::string& runtime);
   /// Of one that has run nothing yet. Those that do not exist are made, and all are noted in its record.

@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <cerrno>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -55,6 +56,16 @@ decltype(auto) writing_to_disk(Fn&& fn) {
     Error full = full_disk();
     for (const auto& step : e.steps()) full.during(step);
     throw full;
+  }
+}
+/// Runs what writes to a file system on a loop device there, which says no more of the disk below it than EIO.
+template <class Fn>
+decltype(auto) writing_to_loop_device(const std::string& data_folder, Fn&& fn) {
+  try {
+    return std::forward<Fn>(fn)();
+  } catch (const Error& e) {
+    if (e.os_error() == EIO && is_disk_full(data_folder)) throw full_disk();
+    throw;
   }
 }
 

@@ -14,6 +14,7 @@
 #include "base/sha256.h"
 #include "base/sys.h"
 #include "runtime/tree_process.h"
+#include "sandbox/disk_guard.h"
 
 namespace hutch::sandbox {
 
@@ -132,10 +133,12 @@ LayerStore::Finished LayerStore::finish(LayerDraft draft, uint32_t first_id, boo
   const std::string disk = runtime::sealed_disk(draft.folder());
   const bool on_disk = sys::exists(disk);
   if (on_disk && !draft.device_) draft.device_.emplace(disk);
-  LayerManifest manifest{.id = "layer-" + sys::random_hex(6),
-                         .first_id = first_id,
-                         .views = runtime::tidy_layer(draft.folder(), on_disk ? &*draft.device_ : nullptr),
-                         .created_at = ::time(nullptr)};
+  LayerManifest manifest{
+      .id = "layer-" + sys::random_hex(6),
+      .first_id = first_id,
+      .views = writing_to_loop_device(
+          home_, [&] { return runtime::tidy_layer(draft.folder(), on_disk ? &*draft.device_ : nullptr); }),
+      .created_at = ::time(nullptr)};
   // Once it can be mounted to be read, whoever wrote it is gone, and its file has all.
   if (on_disk) (void)draft.device_->mount(true);
   std::future<void> synced;  // while the digest is made

@@ -69,8 +69,10 @@ void Manager::guard_disk(const std::vector<std::shared_ptr<Sandbox>>& sandboxes)
                                 .is_volume = true};
   }
   for (auto& [_, volume] : volumes) disks.push_back(std::move(volume));
+  const bool was_closed = disk_guard_.closed();
   try {
-    (void)disk_guard_.look(disks);
+    if (disk_guard_.look(disks).closed || was_closed)
+      for (const auto& sandbox : sandboxes) sandbox->look_for_lost_writes();
   } catch (const Error& e) {
     log::warning("the disk cannot be watched: {}", e.what());
   }

@@ -42,7 +42,6 @@ Base Manager::after_setup(const CreateRequest& request, const std::string& profi
                          .log_max_bytes = config_.limits.log_max.value,
                          .progress = request.progress,
                          .stop = request.stop});
-    disk_guard_.check_room_for_create();
     const Template made =
         writing_to_disk([&] { return seal_setup(*sandbox, base, name, "setup of profile " + profile); });
     log::info("the setup of profile '{}' is kept as {}", profile, name);
@@ -56,7 +55,7 @@ Base Manager::after_setup(const CreateRequest& request, const std::string& profi
 
 Template Manager::seal_setup(const Sandbox& sandbox, const Base& base, const std::string& name,
                              const std::string& description) {
-  const auto sealed = builder_.seal(*entry_of(sandbox), true);
+  const auto sealed = builder_.seal(*entry_of(sandbox), true, disk_guard_);
   Template made{.name = name,
                 .description = description,
                 .parent = base.template_name,

@@ -55,14 +55,13 @@ Template Manager::save_template(const std::string& id_or_name, const std::string
                                                   "made from in turn",
                                                   kMostLayers))
         .hint("sandbox_create with an earlier `template`, and make it anew from that");
-  disk_guard_.check_room_for_create();
   bases().templates().check_free(name, overwrite);
   return writing_to_disk([&] { return seal_template(*sandbox, about, name, description, overwrite); });
 }
 
 Template Manager::seal_template(const Sandbox& sandbox, const Description& about, const std::string& name,
                                 const std::string& description, bool overwrite) {
-  const auto sealed = builder_.seal(*entry_of(sandbox), true);
+  const auto sealed = builder_.seal(*entry_of(sandbox), true, disk_guard_);
   Template made{.name = name,
                 .description = description,
                 .parent = about.base.template_name,
@@ -110,8 +109,7 @@ std::vector<std::shared_ptr<Sandbox>> Manager::fork(const std::string& id_or_nam
     throw Error(Errc::limit_exceeded, fmt::format("a fork of a fork goes {} deep", kMostLayers))
         .hint("sandbox_fork one of the earlier ones");
   check_may_have_network(config_, about.profile, about.network);
-  disk_guard_.check_room_for_create();
-  auto sealed = writing_to_disk([&] { return builder_.seal(*entry_of(*sandbox), false); });
+  auto sealed = writing_to_disk([&] { return builder_.seal(*entry_of(*sandbox), false, disk_guard_); });
   about.base.layers.push_back(sealed.manifest.id);
   about.expires_at = {};
   std::vector<std::shared_ptr<Sandbox>> forks(static_cast<size_t>(count));

@@ -492,6 +492,17 @@ GuardedDisk Sandbox::disk() const {
           .image = runtime::layer_image(body_.folder)};
 }
 
+void Sandbox::look_for_lost_writes() noexcept {
+  if (body_.container.disk && !lost_writes_ && runtime::has_lost_writes(body_.container.pid))
+    lost_writes_ = true;
+}
+
+std::string Sandbox::damage() const {
+  if (!lost_writes_) return {};
+  return fmt::format("the host's disk was full: some of what was written in sandbox {} is lost, and reads as zeros",
+                     id());
+}
+
 WallClock::time_point Sandbox::last_used() const {
   const std::lock_guard lock(mutex_);
   return last_used_wall_;

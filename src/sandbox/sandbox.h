@@ -194,6 +194,10 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   const runtime::Container& container() const noexcept { return body_.container; }
   /// Where its files lie, for the guard of the host's disk.
   GuardedDisk disk() const;
+  /// To be called when the host's disk has been full.
+  void look_for_lost_writes() noexcept;
+  /// What has been found: for people, that its files are not whole. Empty while they are.
+  std::string damage() const;
 
  private:
   class Activity {  // while one of these lives, the sandbox is not idle
@@ -240,7 +244,7 @@ class Sandbox : public std::enable_shared_from_this<Sandbox> {
   asio::posix::stream_descriptor pidfd_watch_;
   Hooks hooks_;
 
-  std::atomic<bool> ended_{false}, no_bash_{false}, used_{false};
+  std::atomic<bool> ended_{false}, no_bash_{false}, used_{false}, lost_writes_{false};
   std::atomic<int> open_ports_{0};
   std::atomic<uint32_t> next_command_{1};
   std::atomic<uint64_t> pids_refused_seen_{0};
