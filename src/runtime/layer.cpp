@@ -235,7 +235,8 @@ uint64_t used_bytes(pid_t pid, const std::optional<DiskId>& disk) noexcept {
   return bytes_in_use(fs);
 }
 
-/// A volatile overlay writes nothing when it is asked to, and remembers what went wrong below it (Linux 5.12).
+/// A volatile overlay writes nothing when it is asked to, and remembers what went wrong below it
+/// (Linux 5.12).
 bool has_lost_writes(pid_t pid) noexcept {
   const UniqueFd root(::open(fmt::format("/proc/{}/root/", pid).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   struct statfs fs {};

@@ -37,12 +37,12 @@ struct WrittenFiles {
   std::optional<DiskId> disk;
   int memory = -1;  // see Container
 };
-/// What that takes of the host's disk at most, with what is still unwritten of the files themselves: on a
-/// full disk a loop device loses both. 0 where a copy just fails.
-uint64_t bytes_to_copy(const WrittenFiles& from, const std::string& folder);
 std::optional<ImageDevice> copy_written(const WrittenFiles& from, const std::string& folder,
                                         StageProcess& stage, const std::string& data_folder,
                                         Clock::time_point deadline);
+/// What that takes of the host's disk at most, with what is still unwritten of the files themselves: on a
+/// full disk a loop device loses both. 0 where a copy just fails.
+uint64_t bytes_to_copy(const WrittenFiles& from, const std::string& folder);
 /// Removes what does not belong into a sealed layer, the kernel's work folders and hutch's logs, and returns
 /// the trees that it has. `device`: of its disk, which nobody else has mounted; null when it has none.
 std::vector<std::string> tidy_layer(const std::string& folder, const ImageDevice* device);

@@ -58,7 +58,8 @@ decltype(auto) writing_to_disk(Fn&& fn) {
     throw full;
   }
 }
-/// Runs what writes to a file system on a loop device there, which says no more of the disk below it than EIO.
+/// Runs what writes to a file system on a loop device there, which says no more of the disk below it than
+/// EIO.
 template <class Fn>
 decltype(auto) writing_to_loop_device(const std::string& data_folder, Fn&& fn) {
   try {

@@ -499,8 +499,8 @@ void Sandbox::look_for_lost_writes() noexcept {
 
 std::string Sandbox::damage() const {
   if (!lost_writes_) return {};
-  return fmt::format("the host's disk was full: some of what was written in sandbox {} is lost, and reads as zeros",
-                     id());
+  return fmt::format(
+      "the host's disk was full: some of what was written in sandbox {} is lost, and reads as zeros", id());
 }
 
 WallClock::time_point Sandbox::last_used() const {

@@ -61,7 +61,7 @@ class FullDisk(SmallDiskCase):
         return self.ok("sandbox_exec", sandbox_id=box, command="sha256sum -c sum")["exit_code"] == 0
 
     def with_big_file(self):
-        box = self.ok("sandbox_create", memory="512m")["sandbox_id"]
+        box = self.ok("sandbox_create", memory="512m", disk="400m")["sandbox_id"]
         # Nothing of it is on the host's disk before somebody asks for that: inside, `sync` does nothing.
         self.sh("head -c 150M /dev/urandom > big && sha256sum big > sum", sandbox_id=box)
         return box
@@ -76,8 +76,9 @@ class FullDisk(SmallDiskCase):
     def assert_goes_on(self, box):
         self.sh("echo more > more", sandbox_id=box)
         self.ok("sandbox_create_template", sandbox_id=box, name="big")
-        copies = [self.ok("sandbox_create", template="big")["sandbox_id"], *self.ok("sandbox_fork", sandbox_id=box)["sandboxes"]]
-        for one in (box, *copies):
+        copy = self.ok("sandbox_create", template="big", disk="400m")["sandbox_id"]
+        fork, = self.ok("sandbox_fork", sandbox_id=box)["sandboxes"]
+        for one in (box, copy, fork):
             self.assertTrue(self.whole(one))
             self.assertEqual(self.sh("cat more", sandbox_id=one), "more\n")
         self.ok("sandbox_destroy", sandbox_id="*", confirm=True)
