@@ -218,6 +218,27 @@ std::string registries_config(const std::vector<std::string>& insecure_registrie
   return text;
 }
 
+/// What an ordinary user lacks is said by buildah in the words of the kernel.
+Error explained_build(const Error& e) {
+  const std::string_view said = e.what();
+  const auto says = [&](std::string_view words) { return said.find(words) != said.npos; };
+  if (::geteuid() == 0) return e;
+  if (says("determining current user"))
+    return Error(Errc::unavailable,
+                 fmt::format("buildah works for users that /etc/passwd names, and {} is none", ::geteuid()))
+        .hint("run hutch as one that it names, or as root");
+  if (says("newuidmap") || says("setting supplemental groups") || says("setting owner of") ||
+      says("UIDs or GIDs available"))
+    return Error(Errc::unavailable,
+                 "this Dockerfile needs more ids than the user's own, to run commands (RUN) or to give files "
+                 "an "
+                 "owner, and /etc/subuid and /etc/subgid have not enough for this user")
+        .hint(
+            "as root: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER` and `apt-get "
+            "install uidmap`; or build as root");
+  return e;
+}
+
 }  // namespace
 
 void build_image(const std::string& context, const std::string& dockerfile,
@@ -234,7 +255,11 @@ void build_image(const std::string& context, const std::string& dockerfile,
     tool.env = {"CONTAINERS_REGISTRIES_CONF=" + registries};
     tool.line = work.progress;
     tool.has_children = true;
-    run_image_tool(std::move(tool), work.stage, work.data_folder, work.bounds);
+    try {
+      run_image_tool(std::move(tool), work.stage, work.data_folder, work.bounds);
+    } catch (const Error& e) {
+      throw explained_build(e);
+    }
   };
   buildah(
       {"build", "--isolation", "chroot", "--format", "oci", "--layers=false", "-f", file, "-t", tag, folder});

@@ -6,10 +6,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <ctime>
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
+#include "base/process.h"
 #include "base/sys.h"
 #include "sandbox/image_unpack.h"
 #include "sandbox/turn.h"
@@ -24,6 +26,21 @@ namespace {
 constexpr std::string_view kWorkPrefix = ".work-", kImageSuffix = ".json";
 constexpr size_t kDigestDigits = 64;
 
+/// What buildah made for an ordinary user has owners that only it can act as.
+void remove_work(const std::string& folder) noexcept {
+  constexpr auto kTimeout = std::chrono::seconds(60);
+  const char* home = std::getenv("HOME");
+  if (sys::remove_tree(folder) || ::geteuid() == 0 || home == nullptr) return;
+  try {
+    (void)Process::spawn(
+        {.argv = {find_image_tool("buildah"), "unshare", "rm", "-rf", "--", folder},
+         .env = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", std::string("HOME=") + home, "TMPDIR=" + folder}})
+        .wait(Clock::now() + kTimeout);
+  } catch (const std::exception& e) {
+    log::warning("{} stays for now: {}", folder, e.what());
+  }
+}
+
 /// Under the lock of `folder`.
 uint64_t remove_given_up_work(const std::string& folder) {
   uint64_t freed = 0;
@@ -35,7 +52,7 @@ uint64_t remove_given_up_work(const std::string& folder) {
     const UniqueFd work = sys::open_if_exists(path, O_RDONLY | O_DIRECTORY);
     if (!work || ::flock(work.get(), LOCK_EX | LOCK_NB) != 0) continue;
     freed += sys::tree_bytes(path);
-    sys::remove_tree(path);
+    remove_work(path);
   }
   return freed;
 }
@@ -51,7 +68,7 @@ class WorkFolder {
     lock_ = sys::open(path_, O_RDONLY | O_DIRECTORY);
     if (::flock(lock_.get(), LOCK_SH | LOCK_NB) != 0) throw sys_error(errno, "lock", path_);
   }
-  ~WorkFolder() { sys::remove_tree(path_); }
+  ~WorkFolder() { remove_work(path_); }
   WorkFolder(const WorkFolder&) = delete;
   WorkFolder& operator=(const WorkFolder&) = delete;
   const std::string& path() const noexcept { return path_; }

@@ -494,6 +494,86 @@ class AsAnOrdinaryUser(ImageCase):
         self.assertFalse(os.path.exists(layer))
 
 
+NEEDED_TO_BUILD = ("setpriv", "unshare", "buildah", "newuidmap")
+
+
+@unittest.skipUnless(os.geteuid() == 0 and all(map(shutil.which, NEEDED_TO_BUILD)), "changes the user, who builds")
+class BuildAsAnOrdinaryUser(ImageCase):
+    USER = 65533
+    BUSYBOX = "/bin/busybox"
+
+    def setUp(self):
+        os.chmod(self.work, 0o711)
+        self.program = self.place("hutch")
+        shutil.copy(HUTCH, self.program)
+        os.chmod(self.program, 0o755)
+        self.own_home, self.context = self.place("home"), self.place("context")
+        for path in (self.own_home, self.context):
+            os.mkdir(path)
+        os.chown(self.own_home, self.USER, self.USER)
+        shutil.copy(self.BUSYBOX, self.context)
+
+    def run_as_user(self, *words, is_known=True, ids=65536):
+        """By a user of an /etc/passwd of the test's own, to whom /etc/subuid gives so many ids."""
+        with open("/etc/passwd") as file:
+            users = file.read() + (f"tester:x:{self.USER}:{self.USER}::{self.own_home}:/bin/sh\n" if is_known else "")
+        given = f"tester:200000:{ids}\n" if ids else ""
+        files = [self.write("passwd", users.encode()), self.write("ids", given.encode())]
+        for path in ("/etc/subuid", "/etc/subgid"):
+            if not os.path.exists(path):
+                self.skipTest(f"there is no {path}")
+        for path in files:
+            os.chmod(path, 0o644)
+        script = 'mount --bind "$1" /etc/passwd && mount --bind "$2" /etc/subuid && mount --bind "$2" /etc/subgid && shift 2 && exec "$@"'
+        return subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", *files, "setpriv", "--reuid", str(self.USER), "--regid",
+                               str(self.USER), "--clear-groups", self.program, *words], capture_output=True, text=True,
+                              stdin=subprocess.DEVNULL, timeout=120 * SLOW, cwd="/",
+                              env={**self.env(), "HOME": self.own_home, "HUTCH_HOME": self.own_home})
+
+    def build(self, *lines, kind="image", **options):
+        with open(f"{self.context}/Dockerfile", "w") as file:
+            file.write("\n".join(("FROM scratch", "COPY busybox /bin/busybox", *lines, "")))
+        done = self.run_as_user(kind, "build", "--name", "built", "--json", self.context, **options)
+        left = [name for name in os.listdir(f"{self.own_home}/images") if name.startswith(".work")]
+        self.assertEqual(left, [], done.stderr)
+        return done
+
+    def refused_build(self, *lines, **options):
+        done = self.build(*lines, **options)
+        self.assertEqual((done.returncode, done.stdout), (125, ""), done.stderr)
+        self.assertEqual(os.listdir(f"{self.own_home}/layers") if os.path.exists(f"{self.own_home}/layers") else [], [])
+        return done.stderr
+
+    def test_commands_run_and_owners_are_given_with_ids_of_its_own(self):
+        made = ("mkdir /closed", "touch /closed/made", "chown -R 33:44 /closed", "chmod 700 /closed")
+        commands = ["RUN " + json.dumps([self.BUSYBOX, *one.split()]) for one in made]
+        done = self.build(*commands, "ENV COLOUR=red")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        image = json.loads(done.stdout)
+        self.assertEqual(image["env"]["COLOUR"], "red")
+        self.assertEqual(os.listdir(f"{self.own_home}/layers/{image['layer']}/files/root/closed"), ["made"])
+        done = self.build(*commands, kind="template")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        done = self.run_as_user("template", "ls", "--json")
+        self.assertEqual([one["name"] for one in json.loads(done.stdout)["templates"]], ["built"])
+
+    def test_a_command_that_fails_is_said_as_such(self):
+        said = self.refused_build('RUN ["/bin/busybox", "sh", "-c", "echo this is why; exit 3"]')
+        self.assertIn("this is why", said)
+        self.assertNotIn("subuid", said)
+
+    def test_without_ids_files_are_taken_and_commands_and_owners_are_refused_with_what_is_missing(self):
+        done = self.build("ENV COLOUR=red", ids=0)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(self.run_as_user("image", "rm", "built").returncode, 0)
+        for line in ('RUN ["/bin/busybox", "true"]', "COPY --chown=33:44 busybox /other"):
+            with self.subTest(line):
+                self.assertIn("usermod --add-subuids", self.refused_build(line, ids=0))
+
+    def test_a_user_that_the_host_does_not_know_is_refused_with_what_is_missing(self):
+        self.assertIn("/etc/passwd names", self.refused_build(is_known=False))
+
+
 class Killed(ImageCase):
     """kill -9 at any point of a pull or an import: an image is there as a whole or not at all."""
 
