@@ -33,6 +33,8 @@ std::string_view reason_name(Refusal::Reason reason) {
       return "malformed";
     case Refusal::Reason::limit:
       return "limit";
+    case Refusal::Reason::unreachable:
+      return "unreachable";
   }
   return "unknown";
 }
@@ -91,10 +93,10 @@ std::vector<Refusal> Egress::refusals_since(uint64_t cursor) const {
 }
 
 Egress::Usage Egress::usage() const {
-  return {.connections = connections_, .allowed = allowed_, .refused = cursor(), .bytes = bytes_};
+  return {.connections = connections_, .allowed = allowed_, .refused = refused_, .bytes = bytes_};
 }
 
-Refused Egress::refuse(std::string_view protocol, Refusal refusal) {
+void Egress::remember(std::string_view protocol, Refusal& refusal) {
   refusal.time = std::chrono::system_clock::now();
   refusal.callers_may = !hooks_.callers_may_add || hooks_.callers_may_add(refusal.rule);
   {
@@ -105,7 +107,20 @@ Refused Egress::refuse(std::string_view protocol, Refusal refusal) {
   }
   if (hooks_.audit)
     hooks_.audit({.protocol = protocol, .host = refusal.host, .port = refusal.port, .why = refusal.why});
+}
+
+Refused Egress::refuse(std::string_view protocol, Refusal refusal) {
+  ++refused_;
+  remember(protocol, refusal);
   return Refused(std::move(refusal));
+}
+
+void Egress::failed(std::string_view protocol, const HostPort& target, const Error& error) {
+  Refusal failure{.host = target.host.to_string(),
+                  .port = target.port,
+                  .reason = Refusal::Reason::unreachable,
+                  .why = fmt::format("{} was not reached: {}", target.to_string(), error.what())};
+  remember(protocol, failure);
 }
 
 void Egress::allowed(std::string_view protocol, const HostPort& target, const std::string& address) {

@@ -25,7 +25,8 @@ struct Refusal {
     special,    // an address that must be named
     mismatch,   // the traffic names another host than the connection
     malformed,  // a request that is not understood, or in more than one way
-    limit
+    limit,
+    unreachable  // a rule allows it, and nobody answers: clients of CONNECT do not say why
   };
   uint64_t number = 0;  // counts the sandbox's refusals, from 1
   std::chrono::system_clock::time_point time;
@@ -120,6 +121,8 @@ class Egress {
   const UpstreamProxy* upstream_proxy() const { return upstream_proxy_.get(); }
   /// Remembers and audits it.
   Refused refuse(std::string_view protocol, Refusal refusal);
+  /// The same for what was tried.
+  void failed(std::string_view protocol, const HostPort& target, const Error& error);
   void allowed(std::string_view protocol, const HostPort& target, const std::string& address);
 
   /// One of max_connections, as long as it lives.
@@ -144,11 +147,13 @@ class Egress {
   bool used_up() const;
 
  private:
+  void remember(std::string_view protocol, Refusal& refusal);
+
   const EgressLimits limits_;
   const EgressHooks hooks_;
   const std::shared_ptr<const UpstreamProxy> upstream_proxy_;
   std::atomic<size_t> connections_{0};
-  std::atomic<uint64_t> allowed_{0}, bytes_{0};
+  std::atomic<uint64_t> allowed_{0}, refused_{0}, bytes_{0};
   std::chrono::steady_clock::time_point
       paid_until_;  // when the bytes so far are through at the limit's speed
 

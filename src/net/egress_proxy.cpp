@@ -106,11 +106,14 @@ class HttpClient {
     const size_t scheme = given.find("://");
     if (scheme == given.npos)
       throw malformed("this is a proxy: it takes CONNECT host:port, or a whole URL http://host/path", given);
-    if (!same_word(std::string_view(given).substr(0, scheme), "http"))
-      throw malformed("by URL only http:// can be asked for; use CONNECT for the rest",
-                      given.substr(0, scheme));
     const std::string_view rest = std::string_view(given).substr(scheme + 3);
     const std::string_view authority = rest.substr(0, rest.find_first_of("/?"));
+    if (!same_word(std::string_view(given).substr(0, scheme), "http"))
+      throw malformed(
+          fmt::format("{}:// was asked for by URL, as only http:// can be; take a program that uses "
+                      "CONNECT, such as curl (wget of busybox does not)",
+                      printable(given.substr(0, scheme))),
+          authority);
     request.target = rest.substr(authority.size());
     if (!request.target.starts_with('/')) request.target.insert(0, "/");
     try {

@@ -47,7 +47,10 @@ ErrorAnswer answer_to(const Error& error) {
 }
 
 asio::awaitable<void> write_error(Duplex& client, const ErrorAnswer& answer) {
-  ResponseHead head{.status = answer.status, .reason = reason_phrase(answer.status)};
+  // What is after the phrase is all that many clients show of an answer to CONNECT.
+  const std::string line = printable_line(answer.text.substr(0, answer.text.find('\n')));
+  ResponseHead head{.status = answer.status,
+                    .reason = fmt::format("{} ({})", reason_phrase(answer.status), line.substr(0, 300))};
   const std::string body = "hutch: " + answer.text + "\n";
   head.fields.add("Content-Type", "text/plain; charset=utf-8");
   head.fields.add("Content-Length", std::to_string(body.size()));

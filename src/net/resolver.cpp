@@ -21,7 +21,7 @@ namespace hutch::net {
 
 namespace {
 
-constexpr size_t kMaxWaiting = 64;  // of one owner
+constexpr size_t kMaxWaiting = 64;  // names of one owner
 
 std::vector<Address> look_up(const std::string& name, int& error) {
   addrinfo wanted{};
@@ -58,53 +58,80 @@ struct Resolver::State {
     int error = 0;  // of getaddrinfo
   };
 
+  /// One name, for all connections of the owner that want it meanwhile.
   struct Job {
     std::string name;
     const void* owner;
-    std::weak_ptr<Lookup> lookup;  // gone: nobody waits any more
+    std::vector<std::weak_ptr<Lookup>> lookups;  // those gone do not wait any more
+    bool running = false;
   };
 
   std::mutex mutex;
   asio::any_io_executor io;  // empty once the Resolver is gone
   size_t max_threads, max_per_owner, threads = 0;
-  std::list<Job> waiting;
+  std::list<Job> jobs;
   std::map<const void*, size_t> running;  // of each owner
 
-  /// The oldest job whose owner has not its share of threads already.
+  /// The oldest job that waits and whose owner has not its share of threads already.
   std::list<Job>::iterator next() {
-    return std::ranges::find_if(waiting, [this](const Job& job) {
+    return std::ranges::find_if(jobs, [this](const Job& job) {
       const auto it = running.find(job.owner);
-      return it == running.end() || it->second < max_per_owner;
+      return !job.running && (it == running.end() || it->second < max_per_owner);
     });
   }
   size_t waiting_of(const void* owner) const {
-    return static_cast<size_t>(std::ranges::count(waiting, owner, &Job::owner));
+    return static_cast<size_t>(
+        std::ranges::count_if(jobs, [owner](const Job& job) { return job.owner == owner && !job.running; }));
   }
+  void add(const std::string& name, const void* owner, const std::shared_ptr<Lookup>& lookup);
+  void finish(std::list<Job>::iterator job, std::vector<Address> addresses, int error);
   static void work(std::shared_ptr<State> state);
 };
+
+void Resolver::State::add(const std::string& name, const void* owner, const std::shared_ptr<Lookup>& lookup) {
+  const auto known =
+      std::ranges::find_if(jobs, [&](const Job& job) { return job.owner == owner && job.name == name; });
+  if (known != jobs.end()) {
+    known->lookups.emplace_back(lookup);
+    return;
+  }
+  if (waiting_of(owner) >= kMaxWaiting)
+    throw Error(Errc::limit_exceeded, fmt::format("more than {} names wait to be resolved", kMaxWaiting));
+  jobs.push_back({name, owner, {lookup}});
+}
+
+void Resolver::State::finish(std::list<Job>::iterator job, std::vector<Address> addresses, int error) {
+  asio::post(io, [lookups = std::move(job->lookups), addresses = std::move(addresses), error] {
+    for (const auto& weak : lookups) {
+      const auto lookup = weak.lock();
+      if (!lookup) continue;
+      lookup->addresses = addresses;
+      lookup->error = error;
+      lookup->done = true;
+      lookup->finished.cancel();
+    }
+  });
+  if (--running[job->owner] == 0) running.erase(job->owner);
+  jobs.erase(job);
+}
 
 /// Takes jobs as long as there are any: an idle resolver has no threads.
 void Resolver::State::work(std::shared_ptr<State> state) {
   std::unique_lock lock(state->mutex);
-  for (auto it = state->next(); state->io && it != state->waiting.end(); it = state->next()) {
-    const Job job = std::move(*it);
-    state->waiting.erase(it);
-    if (job.lookup.expired()) continue;
-    ++state->running[job.owner];
+  for (auto job = state->next(); state->io && job != state->jobs.end(); job = state->next()) {
+    if (std::ranges::all_of(job->lookups, [](const auto& lookup) { return lookup.expired(); })) {
+      state->jobs.erase(job);
+      continue;
+    }
+    job->running = true;
+    ++state->running[job->owner];
+    const std::string name = job->name;
     lock.unlock();
     int error = 0;
-    std::vector<Address> addresses = look_up(job.name, error);
+    std::vector<Address> addresses = look_up(name, error);
     lock.lock();
-    if (--state->running[job.owner] == 0) state->running.erase(job.owner);
     if (!state->io) break;
-    asio::post(state->io, [weak = job.lookup, addresses = std::move(addresses), error]() mutable {
-      const auto lookup = weak.lock();
-      if (!lookup) return;
-      lookup->addresses = std::move(addresses);
-      lookup->error = error;
-      lookup->done = true;
-      lookup->finished.cancel();
-    });
+    state->finish(job, std::move(addresses), error);
   }
   --state->threads;
 }
@@ -119,7 +146,6 @@ Resolver::Resolver(asio::any_io_executor io, size_t threads, size_t threads_per_
 Resolver::~Resolver() {
   const std::lock_guard lock(state_->mutex);
   state_->io = {};
-  state_->waiting.clear();
 }
 
 asio::awaitable<std::vector<Address>> Resolver::resolve(std::string name, const void* owner,
@@ -128,10 +154,8 @@ asio::awaitable<std::vector<Address>> Resolver::resolve(std::string name, const 
   lookup->finished.expires_after(within);
   {
     const std::lock_guard lock(state_->mutex);
-    if (state_->waiting_of(owner) >= kMaxWaiting)
-      throw Error(Errc::limit_exceeded, fmt::format("more than {} names wait to be resolved", kMaxWaiting));
-    state_->waiting.push_back({name, owner, lookup});
-    if (state_->threads < state_->max_threads && state_->next() != state_->waiting.end()) {
+    state_->add(name, owner, lookup);
+    if (state_->threads < state_->max_threads && state_->next() != state_->jobs.end()) {
       std::thread(&State::work, state_).detach();  // which waits for the lock
       ++state_->threads;
     }

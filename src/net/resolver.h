@@ -16,7 +16,7 @@ namespace hutch::net {
 class Resolver {
  public:
   /// The answers are waited for there; must live longer.
-  explicit Resolver(asio::any_io_executor io, size_t threads = 8, size_t threads_per_owner = 2);
+  explicit Resolver(asio::any_io_executor io, size_t threads = 256, size_t threads_per_owner = 4);
   /// Nobody may still wait.
   ~Resolver();
   Resolver(const Resolver&) = delete;
@@ -24,7 +24,7 @@ class Resolver {
 
   /// In the order of getaddrinfo, without any check. Throws Error: unavailable, timeout, or limit_exceeded
   /// when too many of this owner wait. `owner` is any value that tells sandboxes apart: those of one whose
-  /// name servers are slow do not hold up the others.
+  /// name servers are slow do not hold up the others, nor a few slow names its own.
   asio::awaitable<std::vector<Address>> resolve(std::string name, const void* owner,
                                                 std::chrono::milliseconds within);
 

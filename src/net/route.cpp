@@ -181,6 +181,22 @@ void check_budget(Egress& egress, const HostPort& target, std::string_view proto
                          .why = "the sandbox has used all of its network traffic (egress.max_bytes)"});
 }
 
+/// To a target that a rule allows.
+asio::awaitable<std::unique_ptr<Duplex>> reach(Egress& egress, Route& route, asio::any_io_executor executor) {
+  const HostPort& target = route.target;
+  if (const UpstreamProxy* proxy = egress.upstream_proxy();
+      proxy != nullptr && !proxy->is_bypassed(target.host)) {
+    egress.allowed(route.protocol, target, {});
+    co_return co_await connect_through(egress, *proxy, target, executor);
+  }
+  std::vector<Address> addresses = co_await addresses_of(egress, target.host);
+  if (!target.host.address) addresses = checked_addresses(egress, target, route.protocol, addresses);
+  if (addresses.empty()) throw Error(Errc::unavailable, "there is no address");
+  egress.allowed(route.protocol, target, addresses.front().to_string());
+  co_return co_await connect_to_any(addresses, target.port, executor, egress.limits().connect_timeout,
+                                    route.address.emplace());
+}
+
 }  // namespace
 
 asio::awaitable<Route> open_route(const std::shared_ptr<Egress>& egress, HostPort target,
@@ -191,18 +207,14 @@ asio::awaitable<Route> open_route(const std::shared_ptr<Egress>& egress, HostPor
     route.asked = co_await ask(*egress, *refusal, executor);
     if (!route.asked) throw egress->refuse(protocol, std::move(*refusal));
   }
-  const UpstreamProxy* proxy = egress->upstream_proxy();
   std::unique_ptr<Duplex> stream;
-  if (proxy != nullptr && !proxy->is_bypassed(route.target.host)) {
-    egress->allowed(protocol, route.target, {});
-    stream = co_await connect_through(*egress, *proxy, route.target, executor);
-  } else {
-    std::vector<Address> addresses = co_await addresses_of(*egress, route.target.host);
-    if (!route.target.host.address) addresses = checked_addresses(*egress, route.target, protocol, addresses);
-    if (addresses.empty()) throw Error(Errc::unavailable, "there is no address");
-    egress->allowed(protocol, route.target, addresses.front().to_string());
-    stream = co_await connect_to_any(addresses, route.target.port, executor, egress->limits().connect_timeout,
-                                     route.address.emplace());
+  try {
+    stream = co_await reach(*egress, route, executor);
+  } catch (const Refused&) {
+    throw;
+  } catch (const Error& error) {
+    egress->failed(protocol, route.target, error);
+    throw;
   }
   route.stream = std::make_unique<Metered>(std::move(stream), egress);
   route.ahead = std::make_unique<ReadAhead>(*route.stream);

@@ -20,8 +20,6 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr auto kResolveTimeout = 10s;
-
 std::map<std::string, std::string> own_environment() {
   std::map<std::string, std::string> out;
   for (char** entry = environ; *entry != nullptr; ++entry) {
@@ -137,8 +135,8 @@ net::EgressHooks EgressGate::hooks_for(const std::shared_ptr<Sandbox>& sandbox) 
   net::EgressHooks hooks;
   // Which of them asks: one whose names resolve slowly must not hold up the others.
   const void* const owner = sandbox.get();
-  hooks.resolve = [this, owner](std::string name) {
-    return resolver_.resolve(std::move(name), owner, kResolveTimeout);
+  hooks.resolve = [this, owner, within = limits_of(settings_).connect_timeout](std::string name) {
+    return resolver_.resolve(std::move(name), owner, within);
   };
   // Who answers for the user is a program, too: what it could not add for the agent it cannot add so.
   hooks.ask = [this, weak = std::weak_ptr(sandbox)](net::Refusal refusal) {

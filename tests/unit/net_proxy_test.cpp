@@ -306,7 +306,8 @@ TEST_SUITE("the egress proxy") {
   TEST_CASE("what no rule allows is refused with the rule that is missing, and not even looked up") {
     World world(kUsual);
     const std::string answer = world.ask_for(connect_to("secret-data.evil.example:443"));
-    CHECK_CONTAINS(answer, "HTTP/1.1 403 Forbidden\r\n");
+    CHECK_CONTAINS(answer,
+                   "HTTP/1.1 403 Forbidden (refused: no rule allows secret-data.evil.example:443)\r\n");
     CHECK_CONTAINS(answer,
                    "X-Hutch-Refused: no_rule: no rule allows secret-data.evil.example:443; allow: "
                    "secret-data.evil.example\r\n");
