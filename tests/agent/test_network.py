@@ -11,10 +11,10 @@ import support
 CLIENTS = 40
 PORT = 9000
 CONNECT = f"""
-import socket
+import socket, sys
 held = [socket.create_connection(("127.0.0.1", {PORT})) for _ in range({CLIENTS})]
 print("connected", flush=True)
-input()
+sys.stdin.read()
 """
 
 
