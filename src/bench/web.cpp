@@ -87,11 +87,11 @@ std::string web_client_code() {
 
 TcpServer::TcpServer(const ServerCommand& command, uint16_t port)
     : port_(port), stderr_(::memfd_create("stderr", MFD_CLOEXEC)) {
-  process_ = Process::spawn({.argv = command.argv,
-                             .env = command.env,
-                             .stdio = {-1, -1, stderr_.get()},
-                             .fds = {},
-                             .own_group = true});
+  // No end of a pipe tells these of our death.
+  std::vector<std::string> argv{"setpriv", "--pdeathsig", "KILL", "--"};
+  argv.insert(argv.end(), command.argv.begin(), command.argv.end());
+  process_ = Process::spawn(
+      {.argv = argv, .env = command.env, .stdio = {-1, -1, stderr_.get()}, .fds = {}, .own_group = true});
   for (const auto end = Clock::now() + kStartPatience; !answers(port);)
     if (has_ended(process_) || Clock::now() > end)
       throw Error(Errc::unavailable, fmt::format("{} does not listen on port {}; its stderr ends with: {}",
