@@ -140,7 +140,7 @@ void AskingRun::decide(const mcp::Decision& decision, Services& services) {
     try {
       services.manager.update(run_.sandbox->id(), {.allow = std::vector{rule}});
     } catch (const Error& e) {
-      log::warning("{} is allowed for one {} only: {}", rule, run_.kind, e.what());
+      log::warning("{} is allowed for this {} alone: {}", rule, run_.kind, e.what());
     }
   }
   shared_->answer(yes);

@@ -427,7 +427,7 @@ class WhoMayHaveIt(NetworkCase):
 
     def network_of(self, **arguments):
         box = self.create(**arguments)
-        return box, bool(pasta_of(box))
+        return box, bool(self.helpers(box))
 
     def test_a_caller_has_it_from_a_profile_alone(self):
         self.denied(network="full")
@@ -451,7 +451,7 @@ class WhoMayHaveIt(NetworkCase):
         with self.server("--results", "structured", env=settings) as server:
             self.assertIn("for the configuration to give", call(server, "sandbox_create", network="full").text)
             box = call(server, "sandbox_create", profile="open").structured["sandbox_id"]
-            self.assertEqual(len(pasta_of(box)), 2)
+            self.assertEqual(len(self.helpers(box)), 2)
             call(server, "sandbox_destroy", sandbox_id=box)
 
     def test_neither_an_update_nor_a_template_nor_a_fork_is_a_way_round(self):
@@ -466,7 +466,7 @@ class WhoMayHaveIt(NetworkCase):
         for source, wanted in ((plain, False), (opened, True)):
             fork, = self.ok("sandbox_fork", sandbox_id=source)["sandboxes"]
             self.addCleanup(self.call, "sandbox_destroy", sandbox_id=fork)
-            self.assertEqual(bool(pasta_of(fork)), wanted)
+            self.assertEqual(bool(self.helpers(fork)), wanted)
 
     def test_what_an_earlier_configuration_gave_lives_on_and_is_not_forked(self):
         settings = {**self.server_settings, "HUTCH_EGRESS__CALLERS_MAY_ALLOW": "all"}
