@@ -88,7 +88,7 @@ std::string web_client_code() {
 TcpServer::TcpServer(const ServerCommand& command, uint16_t port)
     : port_(port), stderr_(::memfd_create("stderr", MFD_CLOEXEC)) {
   // No end of a pipe tells these of our death.
-  std::vector<std::string> argv{"setpriv", "--pdeathsig", "KILL", "--"};
+  std::vector<std::string> argv{program_as_inside("setpriv"), "--pdeathsig", "KILL", "--"};
   argv.insert(argv.end(), command.argv.begin(), command.argv.end());
   process_ = Process::spawn(
       {.argv = argv, .env = command.env, .stdio = {-1, -1, stderr_.get()}, .fds = {}, .own_group = true});

@@ -227,12 +227,12 @@ Error explained_build(const Error& e) {
     return Error(Errc::unavailable,
                  fmt::format("buildah works for users that /etc/passwd names, and {} is none", ::geteuid()))
         .hint("run hutch as one that it names, or as root");
-  if (says("newuidmap") || says("setting supplemental groups") || says("setting owner of") ||
-      says("UIDs or GIDs available"))
+  // What it says of an owner comes after pages about the copy, and is cut off.
+  const bool no_owner = says("setting owner of") || (says("bulk transfer") && says("no UID ranges"));
+  if (no_owner || says("newuidmap") || says("setting supplemental groups") || says("UIDs or GIDs available"))
     return Error(Errc::unavailable,
                  "this Dockerfile needs more ids than the user's own, to run commands (RUN) or to give files "
-                 "an "
-                 "owner, and /etc/subuid and /etc/subgid have not enough for this user")
+                 "an owner, and /etc/subuid and /etc/subgid have not enough for this user")
         .hint(
             "as root: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER` and `apt-get "
             "install uidmap`; or build as root");

@@ -702,7 +702,8 @@ class KilledServer(SharedFolder):
 
     def test_in_the_middle_of_background_work_leaves_nothing_after_the_orphans_time(self):
         before = leaks.snapshot(self.home)
-        client = self.server("--results", "structured", env={"HUTCH_SANDBOX__ORPHAN_TTL_S": 1})
+        # No pool: one that nobody has greeted yet waits a minute.
+        client = self.server("--results", "structured", env={"HUTCH_SANDBOX__ORPHAN_TTL_S": 1, "HUTCH_POOL__MAX": 0})
         self.addCleanup(lambda: client.process.poll() is None and client.close("SIGKILL"))
         call(client, "sandbox_create", name="b")
         for command in ("yes", "trap '' TERM; while :; do sleep 1; done", "(setsid sleep 300 &); cat"):
