@@ -92,6 +92,7 @@ void Resolver::State::add(const std::string& name, const void* owner, const std:
   const auto known =
       std::ranges::find_if(jobs, [&](const Job& job) { return job.owner == owner && job.name == name; });
   if (known != jobs.end()) {
+    std::erase_if(known->lookups, [](const auto& one) { return one.expired(); });
     known->lookups.emplace_back(lookup);
     return;
   }

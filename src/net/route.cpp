@@ -65,7 +65,10 @@ asio::awaitable<bool> ask_or_no(const Egress& egress, const Refusal& refusal) {
 /// Whether a person says yes.
 asio::awaitable<bool> ask(const Egress& egress, const Refusal& refusal, asio::any_io_executor executor) {
   using namespace asio::experimental::awaitable_operators;
-  if (refusal.reason != Reason::no_rule || !egress.hooks().ask) co_return false;
+  const EgressHooks& hooks = egress.hooks();
+  if (refusal.reason != Reason::no_rule || !hooks.ask) co_return false;
+  // Who answers for the user is a program, too: what it could not add for the agent it cannot add so.
+  if (hooks.callers_may_add && !hooks.callers_may_add(refusal.rule)) co_return false;
   asio::steady_timer deadline(executor, kAskWithin);
   const auto answer = co_await (ask_or_no(egress, refusal) || deadline.async_wait(asio::use_awaitable));
   co_return answer.index() == 0 && std::get<0>(answer);

